@@ -1,0 +1,400 @@
+"""What others may know of users: views, the shape of tokens and API keys, errors, events.
+
+Passwords, tokens and secrets stand in a few answers, once, and never in an event.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, NotRequired, TypedDict
+
+from shared.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, RateLimited, Unauthenticated
+from shared.events import Event
+
+# Access tokens, which the users service signs and everyone may check (RELIABILITY.md R28).
+TOKEN_ISSUER: Final = "countinghouse"
+TOKEN_AUDIENCE: Final = "countinghouse-api"
+TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - RFC 9068's name of a type, no secret
+TOKEN_ALGORITHM: Final = "EdDSA"  # noqa: S105 - a name too
+TOKEN_CLAIMS: Final = ("iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp")
+ACCESS_TOKEN_LIFETIME_SECONDS: Final = 600
+
+API_KEY_PREFIX: Final = "key_"
+
+REASON_LENGTH_MAX: Final = 500
+
+
+def split_api_key(bearer_token: str) -> tuple[str, str] | None:
+    """Return the id and the secret's hash of an API key sent as a Bearer token; None for any other token.
+
+    An API key reads `key_<id>.<secret>`. Only the SHA-256 of its secret travels on and is stored.
+    """
+    key_id, dot, secret = bearer_token.partition(".")
+    if not (bearer_token.startswith(API_KEY_PREFIX) and dot and secret):
+        return None
+    return key_id, hashlib.sha256(secret.encode()).hexdigest()
+
+
+Merchants = Literal["all"] | list[str]
+
+
+class UserView(TypedDict):
+    """A member of staff."""
+
+    id: str
+    username: str
+    display_name: str
+    email: str | None
+    roles: list[str]
+    merchants: Merchants
+    status: str
+    must_change_password: bool
+    last_signed_in_at: str | None
+    created_at: str
+    updated_at: str
+
+
+class UserWithPasswordView(UserView):
+    """A user whose one-time password is shown this once."""
+
+    temporary_password: str
+
+
+class MeView(TypedDict):
+    """Who asks, as `/me` tells it: a user, or an API key, whose user fields are null."""
+
+    id: str
+    type: str
+    username: str | None
+    display_name: str
+    email: str | None
+    roles: list[str]
+    permissions: dict[str, str]
+    merchants: Merchants
+    must_change_password: bool
+
+
+class RoleView(TypedDict):
+    """A named set of permissions: module to level."""
+
+    name: str
+    description: str
+    permissions: dict[str, str]
+    is_built_in: bool
+    created_at: str
+    updated_at: str
+
+
+class MerchantView(TypedDict):
+    """A merchant of the platform: `status` is active or disabled."""
+
+    id: str
+    code: str
+    name: str
+    status: str
+    created_at: str
+    updated_at: str
+
+
+class ApiKeyView(TypedDict):
+    """A program's key, without its secret: `status` is active, expired or revoked."""
+
+    id: str
+    name: str
+    roles: list[str]
+    merchants: Merchants
+    status: str
+    expires_at: str | None
+    created_at: str
+    created_by: str
+    revoked_at: str | None
+
+
+class ApiKeyWithSecretView(ApiKeyView):
+    """A new key: `secret` is the whole Bearer token, shown this once."""
+
+    secret: str
+
+
+class TokenPairView(TypedDict):
+    """What a sign-in or a refresh answers."""
+
+    access_token: str
+    refresh_token: str
+    token_type: str
+    expires_in: int
+    must_change_password: bool
+
+
+class Introspection(TypedDict):
+    """What a session or an API key is good for right now; `active` false stands alone."""
+
+    active: bool
+    actor_id: NotRequired[str]
+    actor_name: NotRequired[str]
+    permissions: NotRequired[dict[str, str]]
+    merchants: NotRequired[Merchants]
+    must_change_password: NotRequired[bool]
+
+
+class SigningKeysView(TypedDict):
+    """A JSON Web Key Set of public keys (RFC 7517); the first one signs."""
+
+    keys: list[dict[str, str]]
+
+
+class InvalidCredentials(Unauthenticated):
+    """The name or the password is wrong, or the user may not sign in."""
+
+
+class InvalidRefreshToken(Unauthenticated):
+    """This refresh token is unknown, expired or spent: sign in again."""
+
+
+class SessionOver(Unauthenticated):
+    """This session has ended: sign in again."""
+
+
+class TooManySignIns(RateLimited):
+    """Too many failed sign-ins: wait before the next."""
+
+
+class WrongPassword(InvalidRequest):
+    """The current password is wrong."""
+
+
+class WeakPassword(InvalidRequest):
+    """This password is too easy to guess."""
+
+
+class UserSessionRequired(PermissionDenied):
+    """Only a signed-in user can do this, not an API key."""
+
+
+class GrantExceedsOwn(PermissionDenied):
+    """Nobody grants, or changes in others, more than they hold themselves."""
+
+
+class UserNotFound(NotFound):
+    """There is no such user."""
+
+
+class RoleNotFound(NotFound):
+    """There is no such role."""
+
+
+class MerchantNotFound(NotFound):
+    """There is no such merchant."""
+
+
+class ApiKeyNotFound(NotFound):
+    """There is no such API key."""
+
+
+class UsernameTaken(Conflict):
+    """Another user has this username."""
+
+
+class RoleNameTaken(Conflict):
+    """Another role has this name."""
+
+
+class MerchantCodeTaken(Conflict):
+    """Another merchant has this code."""
+
+
+class LastAdministrator(Conflict):
+    """The last active administrator stays."""
+
+
+class RoleBuiltIn(Conflict):
+    """A built-in role cannot be changed or deleted."""
+
+
+class RoleInUse(Conflict):
+    """Users or API keys still have this role."""
+
+
+Changes = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserEvent(Event):
+    """The root of what happens to one user."""
+
+    service: ClassVar[str] = "users"
+    resource_type: ClassVar[str] = "user"
+
+    user_id: str
+    username: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserCreated(UserEvent):
+    """A user was added."""
+
+    roles: list[str]
+    merchants: Merchants
+    changes: Changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserUpdated(UserEvent):
+    """Fields of a user were changed."""
+
+    changes: Changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserDisabled(UserEvent):
+    """A user may no longer sign in; all sessions ended."""
+
+    reason: str
+    changes: Changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserEnabled(UserEvent):
+    """A disabled user may sign in again."""
+
+    changes: Changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PasswordReset(UserEvent):
+    """Somebody gave a user a one-time password; all sessions ended."""
+
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PasswordChanged(UserEvent):
+    """A user changed their own password; their other sessions ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedIn(UserEvent):
+    """A user signed in."""
+
+    session_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignInFailed(Event):
+    """A password did not fit. An unknown name is not repeated: people type passwords into the wrong field."""
+
+    service: ClassVar[str] = "users"
+    resource_type: ClassVar[str] = "user"
+
+    user_id: str | None
+    username: str | None
+    failures: int
+    locked_seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionEnded(Event):
+    """A session ended, `why`: signed_out, password_changed, password_reset, user_disabled, refresh_token_reused."""
+
+    service: ClassVar[str] = "users"
+    resource_type: ClassVar[str] = "session"
+
+    session_id: str
+    user_id: str
+    username: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshTokenReused(Event):
+    """A spent refresh token was shown: somebody else may have it, so the whole session ended."""
+
+    service: ClassVar[str] = "users"
+    resource_type: ClassVar[str] = "session"
+
+    session_id: str
+    user_id: str
+    username: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleEvent(Event):
+    """The root of what happens to one role."""
+
+    service: ClassVar[str] = "users"
+    resource_type: ClassVar[str] = "role"
+
+    name: str
+    changes: Changes
+
+    def resource_id(self) -> str:
+        """Return the role's name, which is its id."""
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleCreated(RoleEvent):
+    """A role was added."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleUpdated(RoleEvent):
+    """A role's description or permissions were changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleDeleted(RoleEvent):
+    """A role that nobody had was deleted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MerchantCreated(Event):
+    """A merchant was added."""
+
+    service: ClassVar[str] = "users"
+    resource_type: ClassVar[str] = "merchant"
+
+    merchant_id: str
+    code: str
+    name: str
+    status: str
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MerchantUpdated(Event):
+    """A merchant's fields were changed; carries all of them, with the version that orders copies."""
+
+    service: ClassVar[str] = "users"
+    resource_type: ClassVar[str] = "merchant"
+
+    merchant_id: str
+    code: str
+    name: str
+    status: str
+    version: int
+    changes: Changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKeyCreated(Event):
+    """A program's key was made."""
+
+    service: ClassVar[str] = "users"
+    resource_type: ClassVar[str] = "api_key"
+
+    api_key_id: str
+    name: str
+    roles: list[str]
+    merchants: Merchants
+    expires_at: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKeyRevoked(Event):
+    """A program's key was ended."""
+
+    service: ClassVar[str] = "users"
+    resource_type: ClassVar[str] = "api_key"
+
+    api_key_id: str
+    name: str
