@@ -11,11 +11,11 @@ from shared.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, 
 from shared.events import Event
 
 # Access tokens, which the users service signs and everyone may check (RELIABILITY.md R28).
-TOKEN_ISSUER: Final = "countinghouse"
-TOKEN_AUDIENCE: Final = "countinghouse-api"
-TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - RFC 9068's name of a type, no secret
-TOKEN_ALGORITHM: Final = "EdDSA"  # noqa: S105 - a name too
-TOKEN_CLAIMS: Final = ("iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp")
+JWT_ISSUER: Final = "countinghouse"
+JWT_AUDIENCE: Final = "countinghouse-api"
+JWT_TYPE: Final = "at+jwt"
+JWT_ALGORITHM: Final = "EdDSA"
+JWT_CLAIMS: Final = ("iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp")
 ACCESS_TOKEN_LIFETIME_SECONDS: Final = 600
 
 API_KEY_PREFIX: Final = "key_"
@@ -218,8 +218,8 @@ Changes = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserEvent(Event):
-    """The root of what happens to one user."""
+class _OfUser:
+    """What every event about one user says."""
 
     service: ClassVar[str] = "users"
     resource_type: ClassVar[str] = "user"
@@ -229,7 +229,7 @@ class UserEvent(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserCreated(UserEvent):
+class UserCreated(_OfUser, Event):
     """A user was added."""
 
     roles: list[str]
@@ -238,14 +238,14 @@ class UserCreated(UserEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserUpdated(UserEvent):
+class UserUpdated(_OfUser, Event):
     """Fields of a user were changed."""
 
     changes: Changes
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserDisabled(UserEvent):
+class UserDisabled(_OfUser, Event):
     """A user may no longer sign in; all sessions ended."""
 
     reason: str
@@ -253,26 +253,27 @@ class UserDisabled(UserEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserEnabled(UserEvent):
+class UserEnabled(_OfUser, Event):
     """A disabled user may sign in again."""
 
     changes: Changes
+    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class PasswordReset(UserEvent):
+class PasswordReset(_OfUser, Event):
     """Somebody gave a user a one-time password; all sessions ended."""
 
     reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class PasswordChanged(UserEvent):
+class PasswordChanged(_OfUser, Event):
     """A user changed their own password; their other sessions ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignedIn(UserEvent):
+class SignedIn(_OfUser, Event):
     """A user signed in."""
 
     session_id: str
@@ -289,6 +290,10 @@ class SignInFailed(Event):
     username: str | None
     failures: int
     locked_seconds: int
+
+    def resource_id(self) -> str:
+        """Return the user's id, or nothing when there is no such user."""
+        return self.user_id or ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,8 +322,8 @@ class RefreshTokenReused(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoleEvent(Event):
-    """The root of what happens to one role."""
+class _OfRole:
+    """What every event about one role says."""
 
     service: ClassVar[str] = "users"
     resource_type: ClassVar[str] = "role"
@@ -332,17 +337,17 @@ class RoleEvent(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoleCreated(RoleEvent):
+class RoleCreated(_OfRole, Event):
     """A role was added."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoleUpdated(RoleEvent):
+class RoleUpdated(_OfRole, Event):
     """A role's description or permissions were changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoleDeleted(RoleEvent):
+class RoleDeleted(_OfRole, Event):
     """A role that nobody had was deleted."""
 
 
