@@ -1,0 +1,261 @@
+"""What others may know of the ledger: views, errors, events.
+
+Amounts are decimal strings with the currency beside them; a holder is a user, a merchant or a card.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal, NotRequired, TypedDict
+
+from shared.errors import Conflict, InvalidRequest, PayloadTooLarge
+from shared.events import Event
+
+BATCH_CHANGES_MAX: Final = 10_000
+EVENT_ENTRIES_MAX: Final = 500
+
+HolderType = Literal["user", "merchant", "card"]
+
+
+class BalanceTypeView(TypedDict):
+    """One balance type. `sign`: positive, negative, zero, zero_or_negative, or either (but not zero).
+
+    `order_no`: required, optional, or none.
+    """
+
+    code: int
+    name: str
+    group: str
+    sign: str
+    order_no: str
+    is_admin: bool
+
+
+class EntryView(TypedDict):
+    """One row of the balance log; `balance` is the holder's balance right after it.
+
+    `operator` names the member of staff who made it; what a program posted has none.
+    """
+
+    entry_id: str
+    user_id: str | None
+    holder_type: str
+    holder_id: str
+    merchant_id: str
+    amount: str
+    currency: str
+    order_no: str | None
+    balance: str
+    version: int
+    type: int
+    type_name: str
+    group: str
+    time: str
+    operator: str | None
+    channel: str | None
+    note: str | None
+    reason: str | None
+
+
+class ErrorView(TypedDict):
+    """Why one change of a batch was refused, as `ServiceError.to_wire` says it."""
+
+    code: str
+    family: str
+    title: str
+    detail: str
+    errors: dict[str, list[str]] | None
+    extra: dict[str, object]
+
+
+class ChangeResult(TypedDict):
+    """What became of one change of a batch: its entry, or its error."""
+
+    entry: NotRequired[EntryView]
+    error: NotRequired[ErrorView]
+
+
+class BatchView(TypedDict):
+    """What became of a batch: `items` has one result a change, in the batch's order."""
+
+    items: list[ChangeResult]
+    posted: int
+    refused: int
+
+
+class EntryPage(TypedDict):
+    """One page of the balance log, newest first."""
+
+    items: list[EntryView]
+    next_cursor: str | None
+
+
+class TypeTotalView(TypedDict):
+    """The total of one balance type in one currency. `net` = `increase` + `decrease`; `decrease` is not positive."""
+
+    type: int
+    type_name: str
+    group: str
+    currency: str
+    count: int
+    increase: str
+    decrease: str
+    net: str
+
+
+class CurrencyTotalView(TypedDict):
+    """The total of all types in one currency."""
+
+    currency: str
+    count: int
+    increase: str
+    decrease: str
+    net: str
+
+
+class SummaryView(TypedDict):
+    """The totals of a filtered balance log."""
+
+    items: list[TypeTotalView]
+    totals: list[CurrencyTotalView]
+
+
+class AccountView(TypedDict):
+    """A holder's account in one currency; `available` is what is not held."""
+
+    user_id: str | None
+    holder_type: str
+    holder_id: str
+    merchant_id: str
+    currency: str
+    wallet: str
+    balance: str
+    held: str
+    available: str
+    version: int
+    updated_at: str
+
+
+class AccountPage(TypedDict):
+    """One page of accounts, the last opened first."""
+
+    items: list[AccountView]
+    next_cursor: str | None
+
+
+class SystemAccountView(TypedDict):
+    """A system account's balance: the other leg of every entry against it."""
+
+    name: str
+    balance: str
+
+
+class TrialBalanceView(TypedDict):
+    """One currency's trial balance: `sum` of the holders' and the system's accounts is always "0"."""
+
+    currency: str
+    sum: str
+    holders: str
+    system: str
+    system_accounts: list[SystemAccountView]
+
+
+class TrialBalancePage(TypedDict):
+    """The trial balance, a currency each, of the merchants that the caller sees."""
+
+    items: list[TrialBalanceView]
+
+
+class LedgerFault(TypedDict):
+    """Something that a proof of the ledger found. `entry_id` names the row where it shows, if one does."""
+
+    kind: str
+    detail: str
+    account_id: int | None
+    entry_id: str | None
+    merchant_id: str | None
+
+
+class VerificationView(TypedDict):
+    """What a proof of the ledger says: how much it checked, and the faults that it found (the first hundred)."""
+
+    ok: bool
+    mode: str
+    accounts: int
+    entries: int
+    faults: list[LedgerFault]
+    fault_count: int
+    verified_at: str
+
+
+class UnknownBalanceType(InvalidRequest):
+    """There is no balance type with this code."""
+
+
+class WrongSign(InvalidRequest):
+    """The amount has the wrong sign for this balance type."""
+
+
+class OrderNumberRequired(InvalidRequest):
+    """This balance type needs an order number."""
+
+
+class OrderNumberNotAllowed(InvalidRequest):
+    """This balance type takes no order number."""
+
+
+class ReasonRequired(InvalidRequest):
+    """This balance type needs a reason of 1 to 500 characters."""
+
+
+class InsufficientBalance(Conflict):
+    """The balance does not cover this change."""
+
+
+class BalanceTooLarge(Conflict):
+    """The balance would become larger than the ledger can hold."""
+
+
+class TooManyChanges(PayloadTooLarge):
+    """A batch has at most 10 000 changes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalancesChanged(Event):
+    """Entries were posted, at most `EVENT_ENTRIES_MAX` in one event. `entries` are the views of `EntryView`.
+
+    `merchant_id` is that of all entries, or None where they belong to several.
+    """
+
+    service: ClassVar[str] = "ledger"
+    resource_type: ClassVar[str] = "entry"
+
+    entries: list[EntryView]
+    merchant_id: str | None = None
+
+    def resource_id(self) -> str:
+        """Return the first entry's id."""
+        return self.entries[0]["entry_id"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeChangeDetected(Event):
+    """An entry reached the parameter `ledger.large_change_threshold`, in absolute value."""
+
+    service: ClassVar[str] = "ledger"
+    resource_type: ClassVar[str] = "entry"
+
+    entry_id: str
+    merchant_id: str
+    holder_type: str
+    holder_id: str
+    user_id: str | None
+    type: int
+    type_name: str
+    group: str
+    amount: str
+    currency: str
+    balance: str
+    order_no: str | None
+    operator: str | None
+    threshold: str
+    time: str
+    reason: str | None = None
