@@ -1,0 +1,1 @@
+"""The rules of cards, without a database: what a number is, and which state follows which."""

@@ -1,0 +1,307 @@
+"""What can be done to cards. Each function runs in the caller's transaction; a card is locked before it changes."""
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from services.cards.cipher import NumberCipher
+from services.cards.domain import numbers
+from services.cards.domain.states import Status, Verb, next_status, require_open
+from services.cards.models import Assignment, Card
+from services.cards.queries import visible
+from shared import outbox
+from shared.contracts.cards import (
+    AssignmentsView,
+    BinExhausted,
+    CardActivated,
+    CardAssigned,
+    CardClosed,
+    CardCreated,
+    CardFrozen,
+    CardIsClosed,
+    CardNotFound,
+    CardNumberTaken,
+    CardRevealed,
+    CardUnfrozen,
+    CardUpdated,
+    CardView,
+    MerchantRequired,
+    RevealedCardView,
+)
+from shared.errors import InvalidRequest, PermissionDenied
+from shared.ids import new_id
+from shared.money import fraction_digits
+from shared.passport import Passport
+from shared.times import utc_now
+
+CARDS_PER_ASSIGNMENT_MAX = 1_000
+NUMBER_ATTEMPTS_MAX = 20
+
+RequireMerchant = Callable[[Session, Passport, str], None]
+"""Refuses a merchant that is unknown or out of the caller's scope. Raises: MerchantNotFound."""
+
+
+def create_card(
+    session: Session,
+    passport: Passport,
+    cipher: NumberCipher,
+    require_merchant: RequireMerchant,
+    *,
+    number: str | None,
+    bin: str | None,
+    holder_name: str,
+    currency: str,
+    expiry: str,
+    merchant_id: str | None,
+) -> CardView:
+    """Create an inactive card, with the number that is given or a fresh one under the BIN.
+
+    expiry: its last month, as YYYY-MM.
+    Raises, in order: InvalidMoney for an unknown currency, MerchantRequired, MerchantNotFound, InvalidRequest for
+    neither or both of number and BIN, InvalidCardNumber or InvalidBin, CardNumberTaken or BinExhausted.
+    Emits: CardCreated, and CardAssigned where a merchant is given.
+    """
+    fraction_digits(currency)
+    if merchant_id is None and passport.merchants is not None:
+        raise MerchantRequired.of_field("merchant_id", MerchantRequired.title)
+    if merchant_id is not None:
+        require_merchant(session, passport, merchant_id)
+    if (number is None) == (bin is None):
+        raise InvalidRequest.of_field("number", "Give either a number or a BIN.")
+    details = {"holder_name": holder_name, "currency": currency, "expiry": expiry}
+    if number is not None:
+        card = _insert_card(session, cipher, numbers.parse_number(number), details)
+        if card is None:
+            raise CardNumberTaken
+    else:
+        assert bin is not None
+        card = _insert_under_bin(session, cipher, bin, details)
+    outbox.add(
+        session,
+        CardCreated(
+            card_id=card.id,
+            merchant_id=merchant_id,
+            number_masked=card.number_masked,
+            brand=card.brand,
+            currency=card.currency,
+        ),
+    )
+    if merchant_id is not None:
+        _assign(session, passport, [card], merchant_id)
+    return card.view()
+
+
+def _insert_under_bin(session: Session, cipher: NumberCipher, bin_: str, details: dict[str, str]) -> Card:
+    length = numbers.filler_length(bin_)
+    for _ in range(NUMBER_ATTEMPTS_MAX):
+        filler = str(secrets.randbelow(10**length)).zfill(length)
+        card = _insert_card(session, cipher, numbers.complete_number(bin_, filler), details)
+        if card is not None:
+            return card
+    raise BinExhausted
+
+
+def _insert_card(session: Session, cipher: NumberCipher, number: str, details: dict[str, str]) -> Card | None:
+    """Insert a card; None when its number is taken, also by a transaction that commits while we wait for it."""
+    card_id = new_id("car")
+    sealed = cipher.seal(number, card_id=card_id)
+    statement = (
+        insert(Card)
+        .values(
+            id=card_id,
+            number_index=cipher.index(number),
+            number_sealed=sealed.sealed,
+            number_key_id=sealed.key_id,
+            number_masked=numbers.mask(number),
+            bin=number[: numbers.BIN_DIGITS_SHOWN],
+            last4=number[-numbers.LAST_DIGITS_SHOWN :],
+            brand=numbers.brand_of(number),
+            status=Status.INACTIVE,
+            **details,
+        )
+        .on_conflict_do_nothing(constraint="uq_cards_number_index")
+        .returning(Card)
+    )
+    return session.scalar(statement)
+
+
+def update_card(
+    session: Session, passport: Passport, *, card_id: str, holder_name: str | None, expiry: str | None
+) -> CardView:
+    """Change a card's holder name or expiry; what is None stays.
+
+    Raises, in order: CardNotFound, CardIsClosed.
+    Emits: CardUpdated, when something changed.
+    """
+    card = _lock_card(session, passport, card_id)
+    require_open(Status(card.status))
+    changes = {}
+    for field, value in (("holder_name", holder_name), ("expiry", expiry)):
+        before = getattr(card, field)
+        if value is not None and value != before:
+            setattr(card, field, value)
+            changes[field] = {"before": before, "after": value}
+    if changes:
+        card.updated_at = utc_now()
+        outbox.add(session, CardUpdated(**_facts(card), changes=changes))
+    return card.view()
+
+
+def activate_card(session: Session, passport: Passport, *, card_id: str) -> CardView:
+    """Let an inactive card be used. Raises: CardNotFound, a refusal of the state table. Emits: CardActivated."""
+    card, changes = _move(session, passport, card_id, Verb.ACTIVATE, reason=None)
+    outbox.add(session, CardActivated(**_facts(card), changes=changes))
+    return card.view()
+
+
+def freeze_card(session: Session, passport: Passport, *, card_id: str, reason: str) -> CardView:
+    """Stop an active card for a time. Raises: CardNotFound, a refusal of the state table. Emits: CardFrozen."""
+    card, changes = _move(session, passport, card_id, Verb.FREEZE, reason=reason)
+    outbox.add(session, CardFrozen(**_facts(card), reason=reason, changes=changes))
+    return card.view()
+
+
+def unfreeze_card(session: Session, passport: Passport, *, card_id: str) -> CardView:
+    """Let a frozen card be used again. Raises: CardNotFound, a refusal of the state table. Emits: CardUnfrozen."""
+    card, changes = _move(session, passport, card_id, Verb.UNFREEZE, reason=None)
+    outbox.add(session, CardUnfrozen(**_facts(card), changes=changes))
+    return card.view()
+
+
+def close_card(session: Session, passport: Passport, *, card_id: str, reason: str) -> CardView:
+    """End a card for good. Raises: CardNotFound, CardIsClosed. Emits: CardClosed."""
+    card, changes = _move(session, passport, card_id, Verb.CLOSE, reason=reason)
+    outbox.add(session, CardClosed(**_facts(card), reason=reason, changes=changes))
+    return card.view()
+
+
+def _move(
+    session: Session, passport: Passport, card_id: str, verb: Verb, *, reason: str | None
+) -> tuple[Card, dict[str, Any]]:
+    card = _lock_card(session, passport, card_id)
+    before = Status(card.status)
+    after = next_status(before, verb)
+    card.status = after.value
+    card.status_reason = reason
+    card.updated_at = utc_now()
+    return card, {"status": {"before": before.value, "after": after.value}}
+
+
+def assign_card(
+    session: Session,
+    passport: Passport,
+    require_merchant: RequireMerchant,
+    *,
+    card_id: str,
+    merchant_id: str | None,
+) -> CardView:
+    """Give a card to a merchant, or take it off its merchant.
+
+    Raises, in order: PermissionDenied for taking it off by somebody who sees some merchants only, MerchantNotFound,
+    CardNotFound, CardIsClosed.
+    Emits: CardAssigned, when it changed hands.
+    """
+    if merchant_id is None:
+        _require_all_merchants(passport)
+    else:
+        require_merchant(session, passport, merchant_id)
+    card = _lock_card(session, passport, card_id)
+    require_open(Status(card.status))
+    _assign(session, passport, [card], merchant_id)
+    return card.view()
+
+
+def assign_cards(
+    session: Session,
+    passport: Passport,
+    require_merchant: RequireMerchant,
+    *,
+    card_ids: list[str],
+    merchant_id: str,
+) -> AssignmentsView:
+    """Give all these cards to a merchant, or none of them.
+
+    card_ids: 1 to `CARDS_PER_ASSIGNMENT_MAX`; one that stands twice counts once.
+    Returns: the cards in the order that they were named.
+    Raises, in order: InvalidRequest, MerchantNotFound, CardNotFound, CardIsClosed; the last two with `card_ids`.
+    Emits: CardAssigned for each card that changed hands.
+    Locks: the cards by ascending id.
+    """
+    wanted = list(dict.fromkeys(card_ids))
+    if not 1 <= len(card_ids) <= CARDS_PER_ASSIGNMENT_MAX:
+        raise InvalidRequest.of_field("card_ids", f"Name 1 to {CARDS_PER_ASSIGNMENT_MAX} cards.")
+    require_merchant(session, passport, merchant_id)
+    query = select(Card).where(Card.id.in_(wanted), visible(passport)).order_by(Card.id).with_for_update()
+    found = {card.id: card for card in session.scalars(query)}
+    if missing := [card_id for card_id in wanted if card_id not in found]:
+        raise CardNotFound(card_ids=missing)
+    if closed := [card_id for card_id in wanted if found[card_id].status == Status.CLOSED]:
+        raise CardIsClosed(card_ids=closed)
+    cards = [found[card_id] for card_id in wanted]
+    changed = _assign(session, passport, cards, merchant_id)
+    return {"items": [card.view() for card in cards], "changed": changed}
+
+
+def _assign(session: Session, passport: Passport, cards: list[Card], merchant_id: str | None) -> int:
+    """End the cards' open intervals and begin new ones; return how many cards changed hands.
+
+    A card that is being created has its merchant still unset, so that creating assigns like anything else.
+    """
+    moving = [card for card in cards if card.merchant_id != merchant_id]
+    if not moving:
+        return 0
+    # The clock is read after the cards are locked, so that an interval never ends before it began.
+    now = session.scalar(select(func.clock_timestamp()))
+    assert now is not None
+    open_intervals = select(Assignment).where(
+        Assignment.card_id.in_([card.id for card in moving]), Assignment.unassigned_at.is_(None)
+    )
+    for interval in session.scalars(open_intervals):
+        interval.unassigned_at = max(now, interval.assigned_at)
+    for card in moving:
+        before, card.merchant_id, card.updated_at = card.merchant_id, merchant_id, now
+        facts = _facts(card) | {"merchant_id": merchant_id or before}
+        outbox.add(session, CardAssigned(**facts, changes={"merchant_id": {"before": before, "after": merchant_id}}))
+    # The old intervals must be closed before the new ones open: only one may be open.
+    session.flush()
+    if merchant_id is not None:
+        session.add_all(
+            Assignment(card_id=card.id, merchant_id=merchant_id, assigned_at=now, assigned_by=passport.actor_id)
+            for card in moving
+        )
+        session.flush()
+    return len(moving)
+
+
+def reveal_card(
+    session: Session, passport: Passport, cipher: NumberCipher, *, card_id: str, reason: str
+) -> RevealedCardView:
+    """Return a card's full number, and leave in the audit log who saw it and why.
+
+    Raises: CardNotFound.
+    Emits: CardRevealed.
+    """
+    card = _lock_card(session, passport, card_id)
+    number = cipher.open(card.sealed_number(), card_id=card.id)
+    outbox.add(session, CardRevealed(**_facts(card), reason=reason))
+    return {"id": card.id, "number": number, "expiry": card.expiry}
+
+
+def _lock_card(session: Session, passport: Passport, card_id: str) -> Card:
+    card = session.scalar(select(Card).where(Card.id == card_id, visible(passport)).with_for_update())
+    if card is None:
+        raise CardNotFound
+    return card
+
+
+def _facts(card: Card) -> dict[str, Any]:
+    return {"card_id": card.id, "merchant_id": card.merchant_id, "number_masked": card.number_masked}
+
+
+def _require_all_merchants(passport: Passport) -> None:
+    if passport.merchants is not None:
+        raise PermissionDenied("Only somebody who sees all merchants may leave a card without one.")

@@ -1,0 +1,218 @@
+"""What others may know of cards: its views, its errors, its events. The full number stands in none of the events."""
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.events import Event
+
+
+class CardView(TypedDict):
+    """A virtual card. Its number shows the first six and the last four digits only."""
+
+    id: str
+    number_masked: str
+    last4: str
+    bin: str
+    brand: str
+    holder_name: str
+    currency: str
+    expiry: str
+    status: str
+    status_reason: str | None
+    merchant_id: str | None
+    created_at: str
+    updated_at: str
+
+
+class CardPage(TypedDict):
+    """One page of cards, newest first."""
+
+    items: list[CardView]
+    next_cursor: str | None
+
+
+class AssignmentsView(TypedDict):
+    """What a bulk assignment did: the cards, and how many of them changed hands."""
+
+    items: list[CardView]
+    changed: int
+
+
+class AssignmentView(TypedDict):
+    """The half-open interval during which a merchant held a card."""
+
+    card_id: str
+    merchant_id: str
+    assigned_at: str
+    unassigned_at: str | None
+
+
+class AssignmentPage(TypedDict):
+    """Who held a card, the present holder first."""
+
+    items: list[AssignmentView]
+    next_cursor: str | None
+
+
+class RevealedCardView(TypedDict):
+    """The one answer that holds a full card number."""
+
+    id: str
+    number: str
+    expiry: str
+
+
+class CardNotFound(NotFound):
+    """There is no such card."""
+
+
+class InvalidCardNumber(InvalidRequest):
+    """This is not a valid card number."""
+
+
+class InvalidBin(InvalidRequest):
+    """A BIN is six to eight digits."""
+
+
+class MerchantRequired(InvalidRequest):
+    """Whoever sees some merchants only makes cards for one of them."""
+
+
+class NumberInAddress(InvalidRequest):
+    """A full card number does not belong into an address: send it to POST /cards/search."""
+
+
+class CardNumberTaken(Conflict):
+    """There is a card with this number already."""
+
+
+class BinExhausted(Conflict):
+    """No free number was found under this BIN."""
+
+
+class CardAlreadyActive(Conflict):
+    """The card is active already."""
+
+
+class CardAlreadyFrozen(Conflict):
+    """The card is frozen already."""
+
+
+class CardNotActive(Conflict):
+    """The card is not active yet."""
+
+
+class CardNotFrozen(Conflict):
+    """The card is not frozen."""
+
+
+class CardIsFrozen(Conflict):
+    """The card is frozen; unfreeze it instead."""
+
+    code = "card_frozen"
+
+
+class CardIsClosed(Conflict):
+    """The card is closed, and stays closed."""
+
+    code = "card_closed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardCreated(Event):
+    """A card came into being, inactive."""
+
+    service = "cards"
+    resource_type = "card"
+    card_id: str
+    merchant_id: str | None
+    number_masked: str
+    brand: str
+    currency: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardUpdated(Event):
+    """A card's holder name or expiry changed."""
+
+    service = "cards"
+    resource_type = "card"
+    card_id: str
+    merchant_id: str | None
+    number_masked: str
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardActivated(Event):
+    """A card can be used from now on."""
+
+    service = "cards"
+    resource_type = "card"
+    card_id: str
+    merchant_id: str | None
+    number_masked: str
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFrozen(Event):
+    """A card cannot be used until it is unfrozen."""
+
+    service = "cards"
+    resource_type = "card"
+    card_id: str
+    merchant_id: str | None
+    number_masked: str
+    reason: str
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardUnfrozen(Event):
+    """A frozen card can be used again."""
+
+    service = "cards"
+    resource_type = "card"
+    card_id: str
+    merchant_id: str | None
+    number_masked: str
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardClosed(Event):
+    """A card ended for good."""
+
+    service = "cards"
+    resource_type = "card"
+    card_id: str
+    merchant_id: str | None
+    number_masked: str
+    reason: str
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardAssigned(Event):
+    """A card went to a merchant, or back to none. `merchant_id` is whom it concerns: the new one, else the old."""
+
+    service = "cards"
+    resource_type = "card"
+    card_id: str
+    merchant_id: str | None
+    number_masked: str
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardRevealed(Event):
+    """Somebody saw a card's full number."""
+
+    service = "cards"
+    resource_type = "card"
+    card_id: str
+    merchant_id: str | None
+    number_masked: str
+    reason: str
