@@ -1,0 +1,107 @@
+"""Where PostgreSQL and RabbitMQ come from: given addresses, private servers below the home, or a container engine."""
+
+import os
+from dataclasses import dataclass
+from typing import TypeVar
+
+from operations import debian, postgres, rabbitmq
+from operations.errors import OperationFailed
+from operations.home import Home
+from operations.postgres import Postgres
+from operations.progress import Progress
+from operations.rabbitmq import RabbitMQ
+from operations.supervision import Program
+
+T = TypeVar("T")
+EPMD, RABBITMQ, POSTGRES = "epmd", "rabbitmq", "postgres"
+
+
+@dataclass(frozen=True)
+class Given:
+    """The addresses that the environment gives; what is not given is provided."""
+
+    database_url: str | None
+    amqp_url: str | None
+
+    @classmethod
+    def remembered(cls, home: Home) -> "Given":
+        """Return the environment's addresses, kept in the home so that later commands need no environment."""
+        known = home.secrets.get("given", {})
+        given = {name: os.environ.get(name) or known.get(name) for name in ("DATABASE_URL", "AMQP_URL")}
+        if given != known:
+            home.secrets.set("given", given)
+        return cls(given["DATABASE_URL"], given["AMQP_URL"])
+
+
+class Servers:
+    """The PostgreSQL and the RabbitMQ that an instance runs on."""
+
+    def __init__(self, home: Home, given: Given) -> None:
+        self.home = home
+        self.given = given
+        self.postgres = None if given.database_url else Postgres(home)
+        self.rabbitmq = None if given.amqp_url else RabbitMQ(home)
+
+    @property
+    def database_url(self) -> str:
+        """The administrator's URL of PostgreSQL."""
+        return self.given.database_url or _known(self.postgres).admin_url
+
+    @property
+    def amqp_url(self) -> str:
+        """The administrator's URL of the broker."""
+        return self.given.amqp_url or _known(self.rabbitmq).admin_url
+
+    def user_amqp_url(self, user: str) -> str:
+        """Return the AMQP URL of a service or the gateway: its own user's, or the given one, which serves all."""
+        return self.given.amqp_url or _known(self.rabbitmq).url(user)
+
+    def install(self, progress: Progress) -> None:
+        """See to it that the programs of the private servers are on this machine."""
+        packages = []
+        if self.postgres and postgres.find_programs() is None:
+            packages.append(postgres.PACKAGE)
+        if self.rabbitmq and rabbitmq.find_programs() is None:
+            packages.append(rabbitmq.PACKAGE)
+        if not packages:
+            return
+        if not debian.can_install():
+            raise OperationFailed(
+                f"Missing on this machine: {' and '.join(packages)}. One of these helps:\n"
+                f"  - install it (Debian, Ubuntu: sudo apt install {' '.join(packages)})\n"
+                "  - run this command as root on Debian, which installs it\n"
+                "  - give addresses: DATABASE_URL=postgresql://… AMQP_URL=amqp://…\n"
+                "  - start everything in containers: docker compose up"
+            )
+        with progress.step(f"Install {' and '.join(packages)}"):
+            debian.install(packages)
+
+    def prepare(self, progress: Progress) -> bool:
+        """Make the cluster and the node's files.
+
+        Returns: whether the broker's users changed.
+        """
+        if self.postgres and not self.postgres.exists:
+            with progress.step("PostgreSQL cluster") as step:
+                self.postgres.create()
+                step.outcome = "made, with checksums"
+        return self.rabbitmq.configure() if self.rabbitmq else False
+
+    def programs(self) -> list[Program]:
+        """Return the servers as supervised programs, in the order in which they start."""
+        programs = []
+        if self.rabbitmq:
+            user, folder = self.rabbitmq.account.name, self.rabbitmq.folder
+            environment = self.rabbitmq.environment()
+            programs.append(Program(EPMD, self.rabbitmq.epmd_command(), environment, user, folder))
+            programs.append(Program(RABBITMQ, self.rabbitmq.command(), environment, user, folder))
+        if self.postgres:
+            environment = {"LC_ALL": "C.UTF-8", "HOME": str(self.postgres.folder)}
+            account, folder = self.postgres.account.name, self.postgres.folder
+            programs.append(Program(POSTGRES, self.postgres.command(), environment, account, folder, stop_signal="INT"))
+        return programs
+
+
+def _known(server: T | None) -> T:
+    assert server is not None, "neither given nor private"
+    return server

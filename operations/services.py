@@ -1,0 +1,31 @@
+"""The seven services, and whom each of them calls."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service: its class, and the services that it calls by RPC."""
+
+    name: str
+    class_name: str
+    callees: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """What `shared.runner` is given to run."""
+        return f"services.{self.name}.service:{self.class_name}"
+
+
+# Calls never go in a ring: DESIGN.md "Who owns what". Copies of parameters and merchants are repaired by RPC, hence
+# settings and users in every row that keeps such a copy.
+_TABLE = (
+    Service("users", "UsersService"),
+    Service("settings", "SettingsService", ("ledger", "users")),
+    Service("ledger", "LedgerService", ("settings", "users")),
+    Service("cards", "CardsService", ("ledger", "settings", "users")),
+    Service("tasks", "TasksService", ("audit", "cards", "ledger", "settings", "telegram", "users")),
+    Service("telegram", "TelegramService", ("cards", "ledger", "settings", "users")),
+    Service("audit", "AuditService", ("settings", "users")),
+)
+SERVICES = {service.name: service for service in _TABLE}
