@@ -1,0 +1,1 @@
+"""The one Alembic environment for all services; their versions stand in services/<service>/migrations."""
