@@ -1,0 +1,151 @@
+"""What a service declares its methods with: `@command`, `@query` and, for special paths, `@rpc`.
+
+Each checks the permission first and works within the caller's deadline. A command is one transaction, which also
+holds its events and, under the caller's idempotency key, its answer.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from nameko.extensions import DependencyProvider, register_entrypoint
+from sqlalchemy.orm import Session
+
+from shared import idempotency
+from shared.config import process_config
+from shared.errors import Conflict, NotFound, ServiceError
+from shared.logs import request_id_var
+from shared.rpc.client import RpcClient as SharedClient
+from shared.rpc.server import RpcEntrypoint
+from shared.rpc.wire import Answer, Call, current_call
+
+log = structlog.get_logger(__name__)
+
+KEPT_REFUSALS = (Conflict, NotFound)  # what would be refused again; an invalid request did not begin
+
+
+def command(permission: str | None, *, stores_answer: bool = True) -> Callable[[Any], Any]:
+    """Declare a method that changes something: `(self, session, passport, **arguments)`.
+
+    permission: as `cards:operate`, or None where a passport is enough.
+    stores_answer: False where the answer holds a secret; the same key then answers 409 instead of the secret.
+    """
+
+    def decorate(method: Any) -> Any:
+        @wraps(method)
+        def run(self: Any, call: Call) -> Answer | ServiceError:
+            def work() -> Answer:
+                answer: Answer
+                answer, refusal = self.database.run(
+                    lambda session: _carry_out(method, self, session, call, stores_answer)
+                )
+                if refusal is not None:
+                    raise refusal
+                return answer
+
+            return _in_call(call, permission, work)
+
+        register_entrypoint(run, RpcEntrypoint(permission=permission, is_command=True, is_repeatable=False))
+        return run
+
+    return decorate
+
+
+def _carry_out(
+    method: Any, service: Any, session: Session, call: Call, stores_answer: bool
+) -> tuple[Answer, ServiceError | None]:
+    """Do the command, under its idempotency key if it has one. Returns: the answer, or a refusal that was kept."""
+    if call.idempotency_key is None:
+        return Answer(method(service, session, call.passport, **call.arguments)), None
+    first = idempotency.claim(session, call)
+    if first is not None:
+        return first, None
+    try:
+        with session.begin_nested():
+            result = method(service, session, call.passport, **call.arguments)
+    except KEPT_REFUSALS as refusal:
+        idempotency.keep(session, call, refusal=refusal)
+        return Answer(None), refusal
+    idempotency.keep(session, call, answer=result if stores_answer else None)
+    return Answer(result), None
+
+
+def query(permission: str | None) -> Callable[[Any], Any]:
+    """Declare a method that only reads: `(self, session, passport, **arguments)`."""
+
+    def decorate(method: Any) -> Any:
+        @wraps(method)
+        def run(self: Any, call: Call) -> Answer | ServiceError:
+            def read(session: Session) -> Answer:
+                session.execute(sa.text("set transaction read only"))
+                return Answer(method(self, session, call.passport, **call.arguments))
+
+            return _in_call(call, permission, lambda: self.database.run(read))
+
+        register_entrypoint(run, RpcEntrypoint(permission=permission, is_command=False, is_repeatable=True))
+        return run
+
+    return decorate
+
+
+def rpc(permission: str | None, *, is_repeatable: bool = False) -> Callable[[Any], Any]:
+    """Declare a method that sees to its own transactions: `(self, passport, **arguments)` → a result or an Answer.
+
+    is_repeatable: whether it may run twice for one call, when the process that took it first has died.
+    """
+
+    def decorate(method: Any) -> Any:
+        @wraps(method)
+        def run(self: Any, call: Call) -> Answer | ServiceError:
+            def work() -> Answer:
+                result = method(self, call.passport, **call.arguments)
+                return result if isinstance(result, Answer) else Answer(result)
+
+            return _in_call(call, permission, work)
+
+        register_entrypoint(
+            run, RpcEntrypoint(permission=permission, is_command=not is_repeatable, is_repeatable=is_repeatable)
+        )
+        return run
+
+    return decorate
+
+
+def _in_call(call: Call, permission: str | None, work: Callable[[], Answer]) -> Answer | ServiceError:
+    """Check the permission and do the work, with the call known to outbox and logs. A refusal is a value here."""
+    call_token, log_token = current_call.set(call), request_id_var.set(call.passport.request_id)
+    try:
+        if permission is not None:
+            call.passport.require(permission)
+        return work()
+    except ServiceError as refusal:
+        return refusal
+    finally:
+        current_call.reset(call_token)
+        request_id_var.reset(log_token)
+
+
+class RpcClient(DependencyProvider):
+    """Another service, as a dependency: `self.ledger.call("verify_ledger", passport=…)` → its result."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+
+    def setup(self) -> None:
+        config = process_config()
+        self._client = SharedClient(config.amqp_url, config.callee_keys, name=f"{config.service}.{self.service}")
+
+    def start(self) -> None:
+        self._client.start()
+
+    def stop(self) -> None:
+        self._client.stop()
+
+    def get_dependency(self, worker_ctx: Any) -> "RpcClient":
+        return self
+
+    def call(self, method: str, **arguments: Any) -> Any:
+        """Call a method of the service and return its result. Takes and raises what the shared client does."""
+        return self._client.call(self.service, method, **arguments).result
