@@ -1,0 +1,231 @@
+"""The tables of users. Passwords, refresh tokens and API keys stand in them only as hashes."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, Table, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from services.users.domain.grants import Grant, grant_of_roles, merchant_list
+from shared.contracts.users import ApiKeyView, MerchantView, RoleView, UserView
+from shared.times import rfc3339
+
+
+class Base(DeclarativeBase):
+    """The tables of this service."""
+
+    type_annotation_map = {datetime: TIMESTAMP(timezone=True), dict[str, str]: JSONB, bytes: LargeBinary}
+
+
+class Merchant(Base):
+    """A merchant. `version` orders its changes for those who keep a copy."""
+
+    __tablename__ = "merchants"
+    __table_args__ = (
+        Index("uq_merchants_code", text("lower(code)"), unique=True),
+        CheckConstraint("status in ('active', 'disabled')", name="ck_merchants_status"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    code: Mapped[str]
+    name: Mapped[str]
+    status: Mapped[str]
+    version: Mapped[int] = mapped_column(server_default="1")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    def view(self) -> MerchantView:
+        """Return the merchant as the contract shows it."""
+        return {
+            "id": self.id,
+            "code": self.code,
+            "name": self.name,
+            "status": self.status,
+            "version": self.version,
+            "created_at": rfc3339(self.created_at),
+            "updated_at": rfc3339(self.updated_at),
+        }
+
+
+class Role(Base):
+    """A named set of permissions."""
+
+    __tablename__ = "roles"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    description: Mapped[str]
+    permissions: Mapped[dict[str, str]]
+    is_built_in: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    def view(self) -> RoleView:
+        """Return the role as the contract shows it."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "permissions": self.permissions,
+            "is_built_in": self.is_built_in,
+            "created_at": rfc3339(self.created_at),
+            "updated_at": rfc3339(self.updated_at),
+        }
+
+
+user_roles = Table(
+    "user_roles",
+    Base.metadata,
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
+    Column("role_name", ForeignKey("roles.name"), primary_key=True, index=True),
+)
+user_merchants = Table(
+    "user_merchants",
+    Base.metadata,
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
+    Column("merchant_id", ForeignKey("merchants.id"), primary_key=True, index=True),
+)
+api_key_roles = Table(
+    "api_key_roles",
+    Base.metadata,
+    Column("api_key_id", ForeignKey("api_keys.id"), primary_key=True),
+    Column("role_name", ForeignKey("roles.name"), primary_key=True, index=True),
+)
+api_key_merchants = Table(
+    "api_key_merchants",
+    Base.metadata,
+    Column("api_key_id", ForeignKey("api_keys.id"), primary_key=True),
+    Column("merchant_id", ForeignKey("merchants.id"), primary_key=True),
+)
+
+
+class User(Base):
+    """A member of staff. `username_key` is the form in which names are unique."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        UniqueConstraint("username_key", name="uq_users_username"),
+        CheckConstraint("status in ('active', 'disabled')", name="ck_users_status"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    username: Mapped[str]
+    username_key: Mapped[str]
+    display_name: Mapped[str]
+    email: Mapped[str | None]
+    status: Mapped[str]
+    password_hash: Mapped[str]
+    must_change_password: Mapped[bool]
+    sees_all_merchants: Mapped[bool]
+    last_signed_in_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    roles: Mapped[list[Role]] = relationship(secondary=user_roles, lazy="selectin", order_by=Role.name)
+    merchants: Mapped[list[Merchant]] = relationship(secondary=user_merchants, lazy="selectin", order_by=Merchant.id)
+
+    def grant(self) -> Grant:
+        """Return what the user holds."""
+        merchants = None if self.sees_all_merchants else frozenset(m.id for m in self.merchants)
+        return grant_of_roles([r.permissions for r in self.roles], merchants=merchants)
+
+    def view(self) -> UserView:
+        """Return the user as the contract shows it."""
+        return {
+            "id": self.id,
+            "username": self.username,
+            "display_name": self.display_name,
+            "email": self.email,
+            "roles": [r.name for r in self.roles],
+            "merchants": merchant_list(sees_all=self.sees_all_merchants, merchant_ids=[m.id for m in self.merchants]),
+            "status": self.status,
+            "must_change_password": self.must_change_password,
+            "last_signed_in_at": rfc3339(self.last_signed_in_at) if self.last_signed_in_at else None,
+            "created_at": rfc3339(self.created_at),
+            "updated_at": rfc3339(self.updated_at),
+        }
+
+
+class ApiKey(Base):
+    """A program's key. Its secret has 256 random bits, so a plain SHA-256 keeps it."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    secret_hash: Mapped[str]
+    sees_all_merchants: Mapped[bool]
+    expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_by: Mapped[str]
+    revoked_at: Mapped[datetime | None]
+    roles: Mapped[list[Role]] = relationship(secondary=api_key_roles, lazy="selectin", order_by=Role.name)
+    merchants: Mapped[list[Merchant]] = relationship(secondary=api_key_merchants, lazy="selectin", order_by=Merchant.id)
+
+    def grant(self) -> Grant:
+        """Return what the key holds."""
+        merchants = None if self.sees_all_merchants else frozenset(m.id for m in self.merchants)
+        return grant_of_roles([r.permissions for r in self.roles], merchants=merchants)
+
+    def status(self, now: datetime) -> str:
+        """Return active, expired or revoked."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
+
+    def view(self, now: datetime) -> ApiKeyView:
+        """Return the key as the contract shows it, without its secret."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "roles": [r.name for r in self.roles],
+            "merchants": merchant_list(sees_all=self.sees_all_merchants, merchant_ids=[m.id for m in self.merchants]),
+            "status": self.status(now),
+            "expires_at": rfc3339(self.expires_at) if self.expires_at else None,
+            "created_at": rfc3339(self.created_at),
+            "created_by": self.created_by,
+            "revoked_at": rfc3339(self.revoked_at) if self.revoked_at else None,
+        }
+
+
+class UserSession(Base):
+    """A sign-in and all refresh tokens that came of it: the family that ends together."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        Index("ix_sessions_open", "user_id", postgresql_where=text("ended_at is null")),
+        Index("ix_sessions_address", "user_id", "address", "created_at"),
+        Index("ix_sessions_expires_at", "expires_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    address: Mapped[str]
+    ip: Mapped[str]
+    user_agent: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    ended_why: Mapped[str | None]
+    user: Mapped[User] = relationship(lazy="raise")
+
+
+class RefreshToken(Base):
+    """One refresh token of a session, by the SHA-256 of it. A spent one stays, so that its reuse is seen."""
+
+    __tablename__ = "refresh_tokens"
+
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"), index=True)
+    issued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    spent_at: Mapped[datetime | None]
+
+
+class SignInFailures(Base):
+    """Failed sign-ins since the last quiet hour, of a name (known or not) from an address, or from everywhere."""
+
+    __tablename__ = "sign_in_failures"
+
+    username_key: Mapped[str] = mapped_column(primary_key=True)
+    address: Mapped[str] = mapped_column(primary_key=True)
+    failures: Mapped[int]
+    last_failed_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    locked_until: Mapped[datetime | None]

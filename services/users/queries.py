@@ -1,0 +1,274 @@
+"""Reads of users: lists by keyset, newest first and cut to the caller's merchants, and what a session is good for."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.users.domain.grants import merchant_list
+from services.users.models import ApiKey, Merchant, Role, User, api_key_merchants, user_merchants, user_roles
+from shared.contracts.users import (
+    ApiKeyNotFound,
+    Introspection,
+    MerchantNotFound,
+    MeView,
+    RoleNotFound,
+    SessionOver,
+    UserNotFound,
+)
+from shared.paging import InvalidCursor, Page, decode_cursor, encode_cursor
+from shared.passport import Passport
+from shared.permissions import highest
+from shared.times import parse_rfc3339, rfc3339
+
+Row = TypeVar("Row")
+
+
+def visible_users(passport: Passport) -> sa.ColumnElement[bool]:
+    """Return the condition for users who see no merchant that the caller does not see; oneself is always visible."""
+    if passport.merchants is None:
+        return sa.true()
+    foreign = sa.exists().where(
+        user_merchants.c.user_id == User.id, user_merchants.c.merchant_id.not_in(passport.merchants)
+    )
+    return sa.or_(sa.and_(~User.sees_all_merchants, ~foreign), User.id == passport.actor_id)
+
+
+def visible_api_keys(passport: Passport) -> sa.ColumnElement[bool]:
+    """Return the condition for API keys that see no merchant that the caller does not see."""
+    if passport.merchants is None:
+        return sa.true()
+    foreign = sa.exists().where(
+        api_key_merchants.c.api_key_id == ApiKey.id, api_key_merchants.c.merchant_id.not_in(passport.merchants)
+    )
+    return sa.and_(~ApiKey.sees_all_merchants, ~foreign)
+
+
+def visible_merchants(passport: Passport) -> sa.ColumnElement[bool]:
+    """Return the condition for the caller's merchants."""
+    return sa.true() if passport.merchants is None else Merchant.id.in_(passport.merchants)
+
+
+def list_users(
+    session: Session,
+    passport: Passport,
+    *,
+    q: str | None = None,
+    status: str | None = None,
+    role: str | None = None,
+    merchant_id: str | None = None,
+    limit: int,
+    cursor: str | None = None,
+) -> Page:
+    """List users.
+
+    q: part of the username, the display name or the email.
+    merchant_id: only who sees this merchant, by name or because they see all.
+    """
+    statement = sa.select(User).where(visible_users(passport))
+    if q:
+        statement = statement.where(_contains(q, User.username, User.display_name, User.email))
+    if status:
+        statement = statement.where(User.status == status)
+    if role:
+        has_role = sa.exists().where(user_roles.c.user_id == User.id, user_roles.c.role_name == role)
+        statement = statement.where(has_role)
+    if merchant_id:
+        if not passport.sees(merchant_id):
+            return {"items": [], "next_cursor": None}
+        sees_it = sa.exists().where(user_merchants.c.user_id == User.id, user_merchants.c.merchant_id == merchant_id)
+        statement = statement.where(sa.or_(User.sees_all_merchants, sees_it))
+    return _page_by_id(session, statement, User.id, limit, cursor, User.view)
+
+
+def get_user(session: Session, passport: Passport, *, user_id: str) -> User:
+    """Return a user. Raises: UserNotFound."""
+    user = session.scalar(sa.select(User).where(User.id == user_id, visible_users(passport)))
+    if user is None:
+        raise UserNotFound()
+    return user
+
+
+def list_roles(session: Session, *, limit: int, cursor: str | None = None) -> Page:
+    """List roles; those of one instant, such as the built-in ones, by name."""
+    statement = sa.select(Role).order_by(Role.created_at.desc(), Role.name.desc()).limit(limit + 1)
+    if cursor:
+        created_at, name = _role_position(cursor)
+        statement = statement.where(sa.tuple_(Role.created_at, Role.name) < sa.tuple_(created_at, name))
+    rows = session.scalars(statement).all()
+    return _page(rows, limit, Role.view, lambda role: [rfc3339(role.created_at), role.name])
+
+
+def get_role(session: Session, *, name: str) -> Role:
+    """Return a role. Raises: RoleNotFound."""
+    role = session.get(Role, name)
+    if role is None:
+        raise RoleNotFound()
+    return role
+
+
+def list_merchants(
+    session: Session,
+    passport: Passport,
+    *,
+    q: str | None = None,
+    status: str | None = None,
+    limit: int,
+    cursor: str | None = None,
+) -> Page:
+    """List the caller's merchants. q: part of the code or the name."""
+    statement = sa.select(Merchant).where(visible_merchants(passport))
+    if q:
+        statement = statement.where(_contains(q, Merchant.code, Merchant.name))
+    if status:
+        statement = statement.where(Merchant.status == status)
+    return _page_by_id(session, statement, Merchant.id, limit, cursor, Merchant.view)
+
+
+def get_merchant(session: Session, passport: Passport, *, merchant_id: str) -> Merchant:
+    """Return one of the caller's merchants. Raises: MerchantNotFound."""
+    merchant = session.scalar(sa.select(Merchant).where(Merchant.id == merchant_id, visible_merchants(passport)))
+    if merchant is None:
+        raise MerchantNotFound()
+    return merchant
+
+
+def list_api_keys(session: Session, passport: Passport, *, limit: int, cursor: str | None = None) -> Page:
+    """List API keys, the revoked and expired ones included."""
+    now = session.scalars(sa.select(sa.func.now())).one()
+    statement = sa.select(ApiKey).where(visible_api_keys(passport))
+    return _page_by_id(session, statement, ApiKey.id, limit, cursor, lambda key: key.view(now))
+
+
+def get_api_key(session: Session, passport: Passport, *, key_id: str) -> ApiKey:
+    """Return an API key. Raises: ApiKeyNotFound."""
+    key = session.scalar(sa.select(ApiKey).where(ApiKey.id == key_id, visible_api_keys(passport)))
+    if key is None:
+        raise ApiKeyNotFound()
+    return key
+
+
+def get_me(session: Session, passport: Passport) -> MeView:
+    """Return who asks. Raises: SessionOver when they have just gone."""
+    if passport.actor_type == "api_key":
+        key = session.get(ApiKey, passport.actor_id)
+        if key is None:
+            raise SessionOver()
+        key_view = key.view(key.created_at)
+        return {
+            "id": key.id,
+            "type": "api_key",
+            "username": None,
+            "display_name": key.name,
+            "email": None,
+            "roles": key_view["roles"],
+            "permissions": dict(key.grant().permissions),
+            "merchants": key_view["merchants"],
+            "must_change_password": False,
+        }
+    user = session.get(User, passport.actor_id)
+    if user is None:
+        raise SessionOver()
+    view = user.view()
+    return {
+        "id": user.id,
+        "type": "user",
+        "username": user.username,
+        "display_name": user.display_name,
+        "email": user.email,
+        "roles": view["roles"],
+        "permissions": dict(user.grant().permissions),
+        "merchants": view["merchants"],
+        "must_change_password": user.must_change_password,
+    }
+
+
+_SESSION_STATE = sa.text(
+    """
+    select users.id as actor_id, users.username as actor_name, users.must_change_password, users.sees_all_merchants,
+           array(select roles.permissions from user_roles join roles on roles.name = user_roles.role_name
+                  where user_roles.user_id = users.id) as permissions,
+           array(select merchant_id from user_merchants where user_merchants.user_id = users.id) as merchants
+      from sessions join users on users.id = sessions.user_id
+     where sessions.id = :session_id and sessions.ended_at is null and sessions.expires_at > now()
+       and users.status = 'active'
+    """
+)
+_API_KEY_STATE = sa.text(
+    """
+    select api_keys.id as actor_id, api_keys.name as actor_name, false as must_change_password,
+           api_keys.sees_all_merchants,
+           array(select roles.permissions from api_key_roles join roles on roles.name = api_key_roles.role_name
+                  where api_key_roles.api_key_id = api_keys.id) as permissions,
+           array(select merchant_id from api_key_merchants where api_key_merchants.api_key_id = api_keys.id)
+               as merchants
+      from api_keys
+     where api_keys.id = :key_id and api_keys.secret_hash = :secret_hash and api_keys.revoked_at is null
+       and (api_keys.expires_at is null or api_keys.expires_at > now())
+    """
+)
+
+
+def introspect_session(session: Session, *, session_id: str) -> Introspection:
+    """Return what a session is good for at this instant."""
+    return _introspection(session.execute(_SESSION_STATE, {"session_id": session_id}).one_or_none())
+
+
+def introspect_api_key(session: Session, *, key_id: str, secret_hash: str) -> Introspection:
+    """Return what an API key is good for at this instant.
+
+    The hash is compared by the database: to time that comparison tells nothing about the secret behind the hash.
+    """
+    parameters = {"key_id": key_id, "secret_hash": secret_hash}
+    return _introspection(session.execute(_API_KEY_STATE, parameters).one_or_none())
+
+
+def _introspection(row: Any) -> Introspection:
+    if row is None:
+        return {"active": False}
+    return {
+        "active": True,
+        "actor_id": row.actor_id,
+        "actor_name": row.actor_name,
+        "permissions": highest(row.permissions),
+        "merchants": merchant_list(sees_all=row.sees_all_merchants, merchant_ids=row.merchants),
+        "must_change_password": row.must_change_password,
+    }
+
+
+def _contains(text: str, *columns: Any) -> sa.ColumnElement[bool]:
+    return sa.or_(*(column.icontains(text, autoescape=True) for column in columns))
+
+
+def _page_by_id(
+    session: Session,
+    statement: sa.Select[Row],
+    id_column: Any,
+    limit: int,
+    cursor: str | None,
+    view: Callable[[Row], Any],
+) -> Page:
+    """Return a page by id, whose order is that of creation (shared/ids.py)."""
+    if cursor:
+        statement = statement.where(id_column < str(decode_cursor(cursor, length=1)[0]))
+    rows = session.scalars(statement.order_by(id_column.desc()).limit(limit + 1)).all()
+    return _page(rows, limit, view, lambda row: [getattr(row, id_column.key)])
+
+
+def _page(rows: Sequence[Row], limit: int, view: Callable[[Row], Any], position: Callable[[Row], list[Any]]) -> Page:
+    shown = rows[:limit]
+    has_more = len(rows) > limit
+    return {
+        "items": [view(row) for row in shown],
+        "next_cursor": encode_cursor(position(shown[-1])) if has_more else None,
+    }
+
+
+def _role_position(cursor: str) -> tuple[datetime, str]:
+    created_at, name = decode_cursor(cursor, length=2)
+    try:
+        return parse_rfc3339(str(created_at)), str(name)
+    except ValueError:
+        raise InvalidCursor.of_field("cursor", InvalidCursor.title) from None

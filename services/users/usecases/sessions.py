@@ -1,0 +1,342 @@
+"""Signing in, going on with a refresh token, signing out, and changing one's own password.
+
+Three of these are not one transaction each. A refusal here must leave its mark (a counted failure, an ended session),
+and Argon2 takes its time, during which no connection or lock is held; so they take `transaction`, which gives a
+session and commits it, in place of a session.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from services.users.domain.lockouts import (
+    EVERY_ADDRESS,
+    KNOWN_ADDRESS_DAYS,
+    QUIET_SECONDS,
+    address_of,
+    name_key,
+    policy_for,
+)
+from services.users.domain.passwords import require_strong
+from services.users.hashing import fits, hash_password, is_outdated
+from services.users.models import RefreshToken, SignInFailures, User, UserSession
+from services.users.tokens import SigningKeys, new_secret, secret_hash
+from shared import outbox
+from shared.contracts.users import (
+    ACCESS_TOKEN_LIFETIME_SECONDS,
+    REFRESH_TOKEN_PREFIX,
+    InvalidCredentials,
+    InvalidRefreshToken,
+    PasswordChanged,
+    RefreshTokenReused,
+    SessionEnded,
+    SessionOver,
+    SignedIn,
+    SignInFailed,
+    TokenPairView,
+    TooManySignIns,
+    UserSessionRequired,
+    WeakPassword,
+    WrongPassword,
+)
+from shared.ids import new_id
+from shared.passport import Passport
+from shared.rpc.wire import current_call
+from shared.times import utc_now
+
+SESSION_LIFETIME: Final = timedelta(days=7)
+REFRESH_TOKEN_LIFETIME: Final = timedelta(hours=24)
+FORGET_SESSIONS_AFTER: Final = timedelta(days=KNOWN_ADDRESS_DAYS)
+USER_AGENT_LENGTH_MAX: Final = 300
+
+Transaction = Callable[[], AbstractContextManager[Session]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """Somebody who tries to prove a user's password, from an address; `user_id` is None where nobody has the name."""
+
+    username_key: str
+    address: str
+    user_id: str | None
+    password_hash: str | None
+
+
+def sign_in(
+    transaction: Transaction, keys: SigningKeys, passport: Passport, *, username: str, password: str
+) -> TokenPairView:
+    """Begin a session for whoever knows the name and the password.
+
+    A wrong name, a wrong password and a disabled user do the same work and get the same answer.
+    Raises, in order: TooManySignIns, SignInBusy, InvalidCredentials.
+    Emits: SignedIn; or SignInFailed, which stays though the call is refused.
+    """
+    with transaction() as session:
+        attempt = _attempt(session, passport, sa.select(User).where(User.username_key == name_key(username)), username)
+    fits_well = fits(password, attempt.password_hash)
+    fresh_hash = hash_password(password) if fits_well and is_outdated(attempt.password_hash or "") else None
+    with transaction() as session:
+        user = _proven_user(session, attempt) if fits_well else None
+        if user is not None and user.status == "active":
+            _forget_failures(session, attempt)
+            return _begin_session(session, keys, passport, user, attempt.address, fresh_hash)
+        _count_failure(session, attempt)
+    raise InvalidCredentials()
+
+
+def refresh_session(transaction: Transaction, keys: SigningKeys, *, refresh_token: str) -> TokenPairView:
+    """Spend a refresh token for a new pair of tokens.
+
+    Of two who show one token at once the first wins and the second counts as reuse, which ends the session for both:
+    there is no grace, since a thief who is quick enough would fall under it.
+    Raises: InvalidRefreshToken.
+    Emits: RefreshTokenReused and SessionEnded on reuse, which stay though the call is refused.
+    Locks: the session.
+    """
+    with transaction() as session:
+        token_hash = secret_hash(refresh_token)
+        of_token = sa.select(RefreshToken.session_id).where(RefreshToken.token_hash == token_hash)
+        family = session.scalar(
+            sa.select(UserSession)
+            .where(UserSession.id == of_token.scalar_subquery(), UserSession.ended_at.is_(None))
+            .with_for_update()
+        )
+        token = session.get(RefreshToken, token_hash)
+        if family is not None and token is not None:
+            user = session.get_one(User, family.user_id)
+            now = utc_now()
+            if token.spent_at is not None:
+                reused = RefreshTokenReused(session_id=family.id, user_id=user.id, username=user.username)
+                outbox.add(session, reused)
+                end_sessions(session, user, why="refresh_token_reused", only_session_id=family.id)
+            elif user.status == "active" and min(token.expires_at, family.expires_at) > now:
+                token.spent_at = now
+                return _token_pair(session, keys, user, family)
+    raise InvalidRefreshToken()
+
+
+def end_session(session: Session, passport: Passport, *, everywhere: bool) -> None:
+    """Sign the caller out: this session, or all of the user's.
+
+    Raises: UserSessionRequired, SessionOver.
+    Emits: SessionEnded for each.
+    """
+    user = session.get(User, _user_id(passport))
+    if user is None:
+        raise SessionOver()
+    only = None if everywhere else passport.session_id
+    end_sessions(session, user, why="signed_out", only_session_id=only)
+
+
+def change_password(transaction: Transaction, passport: Passport, *, current_password: str, new_password: str) -> None:
+    """Change the caller's own password and end their other sessions.
+
+    A wrong current password counts like a failed sign-in, so that a stolen session cannot be used to guess it.
+    Raises, in order: UserSessionRequired, SessionOver, TooManySignIns, WeakPassword, SignInBusy, WrongPassword.
+    Emits: PasswordChanged, and SessionEnded for each other session.
+    """
+    with transaction() as session:
+        user = session.get(User, _user_id(passport))
+        if user is None:
+            raise SessionOver()
+        attempt = _attempt(session, passport, sa.select(User).where(User.id == user.id), user.username)
+    require_strong(new_password, username=user.username)
+    if new_password == current_password:
+        raise WeakPassword.of_field("new_password", "The new password is the current one.")
+    fits_well = fits(current_password, attempt.password_hash)
+    new_hash = hash_password(new_password) if fits_well else ""
+    with transaction() as session:
+        proven = _proven_user(session, attempt) if fits_well else None
+        if proven is not None:
+            _forget_failures(session, attempt)
+            proven.password_hash, proven.must_change_password, proven.updated_at = new_hash, False, utc_now()
+            outbox.add(session, PasswordChanged(user_id=proven.id, username=proven.username))
+            end_sessions(session, proven, why="password_changed", except_session_id=passport.session_id)
+            return
+        _count_failure(session, attempt)
+    raise WrongPassword.of_field("current_password", WrongPassword.title)
+
+
+def end_sessions(
+    session: Session,
+    user: User,
+    *,
+    why: str,
+    only_session_id: str | None = None,
+    except_session_id: str | None = None,
+) -> None:
+    """End the user's open sessions: all of them, one, or all but one. Emits: SessionEnded for each."""
+    ending = sa.update(UserSession).where(UserSession.user_id == user.id, UserSession.ended_at.is_(None))
+    if only_session_id is not None:
+        ending = ending.where(UserSession.id == only_session_id)
+    if except_session_id is not None:
+        ending = ending.where(UserSession.id != except_session_id)
+    ending = ending.values(ended_at=sa.func.now(), ended_why=why).returning(UserSession.id)
+    ended = session.scalars(ending.execution_options(synchronize_session=False)).all()
+    outbox.add(
+        session,
+        *(SessionEnded(session_id=id_, user_id=user.id, username=user.username, why=why) for id_ in sorted(ended)),
+    )
+
+
+def forget_old(session: Session) -> None:
+    """Delete what no longer matters: sessions long over with their tokens, and failures of a quiet past."""
+    long_ago = utc_now() - FORGET_SESSIONS_AFTER
+    session.execute(sa.delete(UserSession).where(UserSession.expires_at < long_ago))
+    quiet = utc_now() - timedelta(seconds=QUIET_SECONDS)
+    session.execute(sa.delete(SignInFailures).where(SignInFailures.last_failed_at < quiet))
+
+
+def _user_id(passport: Passport) -> str:
+    if passport.actor_type != "user" or not passport.session_id:
+        raise UserSessionRequired()
+    return passport.actor_id
+
+
+def _attempt(session: Session, passport: Passport, find: sa.Select[User], username: str) -> _Attempt:
+    """Return the attempt, unless its name is locked for its address. Raises: TooManySignIns."""
+    user = session.scalar(find)
+    attempt = _Attempt(
+        username_key=name_key(username),
+        address=address_of(passport.ip),
+        user_id=user.id if user else None,
+        password_hash=user.password_hash if user else None,
+    )
+    _require_unlocked(session, attempt)
+    return attempt
+
+
+def _require_unlocked(session: Session, attempt: _Attempt) -> None:
+    now = utc_now()
+    known = sa.exists().where(
+        UserSession.user_id == attempt.user_id,
+        UserSession.address == attempt.address,
+        UserSession.created_at > now - timedelta(days=KNOWN_ADDRESS_DAYS),
+    )
+    locked_until = session.scalar(
+        sa.select(sa.func.max(SignInFailures.locked_until)).where(
+            SignInFailures.username_key == attempt.username_key,
+            sa.or_(
+                SignInFailures.address == attempt.address,
+                sa.and_(SignInFailures.address == EVERY_ADDRESS, ~known),
+            ),
+        )
+    )
+    if locked_until is not None and locked_until > now:
+        raise TooManySignIns(retry_after_seconds=int((locked_until - now).total_seconds()) + 1)
+
+
+def _proven_user(session: Session, attempt: _Attempt) -> User | None:
+    """Return the user whose password was just proven, locked; None if the password was changed meanwhile.
+
+    Whoever guessed in parallel and was locked out meanwhile is refused too, or the lock would only count.
+    Raises: TooManySignIns.
+    """
+    _require_unlocked(session, attempt)
+    return session.scalar(
+        sa.select(User)
+        .where(User.id == attempt.user_id, User.password_hash == attempt.password_hash)
+        .with_for_update(of=User)
+    )
+
+
+def _forget_failures(session: Session, attempt: _Attempt) -> None:
+    session.execute(
+        sa.delete(SignInFailures).where(
+            SignInFailures.username_key == attempt.username_key, SignInFailures.address == attempt.address
+        )
+    )
+
+
+def _count_failure(session: Session, attempt: _Attempt) -> None:
+    """Count a failure for the name and address, and for the name alone, and lock what has had too many."""
+    failures, locked_seconds = 0, 0
+    for address in (EVERY_ADDRESS, attempt.address):  # always in this order, so that two never wait for each other
+        failures = _count(session, attempt.username_key, address)
+        seconds = policy_for(address).lock_seconds(failures)
+        locked_seconds = max(locked_seconds, seconds)
+        if seconds:
+            session.execute(
+                sa.update(SignInFailures)
+                .where(SignInFailures.username_key == attempt.username_key, SignInFailures.address == address)
+                .values(locked_until=utc_now() + timedelta(seconds=seconds))
+            )
+    username = attempt.username_key if attempt.user_id else None
+    outbox.add(
+        session,
+        SignInFailed(user_id=attempt.user_id, username=username, failures=failures, locked_seconds=locked_seconds),
+    )
+
+
+def _count(session: Session, username_key: str, address: str) -> int:
+    row = insert(SignInFailures).values(username_key=username_key, address=address, failures=1)
+    is_quiet = SignInFailures.last_failed_at < sa.func.now() - timedelta(seconds=QUIET_SECONDS)
+    counted = row.on_conflict_do_update(
+        index_elements=["username_key", "address"],
+        set_={
+            "failures": sa.case((is_quiet, 1), else_=SignInFailures.failures + 1),
+            "last_failed_at": sa.func.now(),
+        },
+    )
+    return session.scalars(counted.returning(SignInFailures.failures)).one()
+
+
+def _begin_session(
+    session: Session, keys: SigningKeys, passport: Passport, user: User, address: str, fresh_hash: str | None
+) -> TokenPairView:
+    now = utc_now()
+    family = UserSession(
+        id=new_id("ses"),
+        user_id=user.id,
+        address=address,
+        ip=passport.ip,
+        user_agent=passport.user_agent[:USER_AGENT_LENGTH_MAX],
+        expires_at=now + SESSION_LIFETIME,
+    )
+    session.add(family)
+    user.last_signed_in_at = now
+    user.password_hash = fresh_hash or user.password_hash
+    with _acting_as(user, family.id):
+        outbox.add(session, SignedIn(user_id=user.id, username=user.username, session_id=family.id))
+    return _token_pair(session, keys, user, family)
+
+
+def _token_pair(session: Session, keys: SigningKeys, user: User, family: UserSession) -> TokenPairView:
+    now = utc_now()
+    refresh_token = REFRESH_TOKEN_PREFIX + new_secret()
+    session.flush()
+    session.add(
+        RefreshToken(
+            token_hash=secret_hash(refresh_token),
+            session_id=family.id,
+            expires_at=min(now + REFRESH_TOKEN_LIFETIME, family.expires_at),
+        )
+    )
+    session.flush()
+    return {
+        "access_token": keys.access_token(user_id=user.id, session_id=family.id, now=now),
+        "refresh_token": refresh_token,
+        "token_type": "Bearer",
+        "expires_in": ACCESS_TOKEN_LIFETIME_SECONDS,
+        "must_change_password": user.must_change_password,
+    }
+
+
+@contextmanager
+def _acting_as(user: User, session_id: str) -> Iterator[None]:
+    """Let events name the user as the actor: the call came from nobody, who has now proved to be this user."""
+    call = current_call.get()
+    proven = replace(
+        call.passport, actor_id=user.id, actor_name=user.username, actor_type="user", session_id=session_id
+    )
+    token = current_call.set(replace(call, passport=proven))
+    try:
+        yield
+    finally:
+        current_call.reset(token)
