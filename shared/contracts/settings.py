@@ -1,0 +1,142 @@
+"""What others may know of the settings service: the registry of parameters, views, errors, events.
+
+A parameter stands here only while some service reads it; `affects` names exactly those services.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NotRequired, TypedDict
+
+from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.events import Event
+
+ParameterValue = str | int | bool
+ParameterType = Literal["string", "integer", "decimal", "boolean", "duration", "timezone", "choice"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One thing that can be set while the system runs, and the services that read it.
+
+    Values are JSON primitives: a decimal is a string such as "10000.00", a duration one such as "90s", "15m", "2h"
+    or "7d". minimum, maximum: of the value; for a string, of its length; both ends are allowed.
+    """
+
+    key: str
+    type: ParameterType
+    default: ParameterValue
+    description: str
+    affects: tuple[str, ...]
+    unit: str | None = None
+    minimum: ParameterValue | None = None
+    maximum: ParameterValue | None = None
+    choices: tuple[str, ...] = ()
+
+
+PARAMETERS: Final[dict[str, Parameter]] = {
+    parameter.key: parameter
+    for parameter in (
+        Parameter(
+            key="ledger.large_change_threshold",
+            type="decimal",
+            default="10000.00",
+            description="A balance change of this absolute amount or more counts as large: it is marked in the "
+            "balance log and told to the merchant's group.",
+            affects=("ledger",),
+            unit="amount, in the change's own currency",
+            minimum="0.01",
+            maximum="1000000000000.00",
+        ),
+        Parameter(
+            key="system.timezone",
+            type="timezone",
+            default="UTC",
+            description="The time zone whose calendar days `date=` and `month=` mean.",
+            affects=("ledger",),
+            unit="IANA time zone",
+        ),
+    )
+}
+
+
+class ParameterNotFound(NotFound):
+    """There is no parameter with this key."""
+
+
+class ParameterVersionNotFound(NotFound):
+    """This parameter has no such version."""
+
+
+class InvalidParameterValue(InvalidRequest):
+    """This parameter cannot take this value."""
+
+
+class StaleVersion(Conflict):
+    """Somebody has changed this since you read it."""
+
+
+class BoundsView(TypedDict):
+    """What a value must keep within; a member that does not apply is left out."""
+
+    minimum: NotRequired[ParameterValue]
+    maximum: NotRequired[ParameterValue]
+    choices: NotRequired[list[str]]
+
+
+class ParameterView(TypedDict):
+    """A parameter and its value in force. `version` 0 is the default, which nobody has changed yet."""
+
+    key: str
+    type: ParameterType
+    value: ParameterValue
+    version: int
+    default: ParameterValue
+    description: str
+    unit: str | None
+    bounds: BoundsView
+    affects: list[str]
+    updated_at: str | None
+    updated_by: str | None
+
+
+class ParameterVersionView(TypedDict):
+    """One version of a parameter's value: what, who, when and why."""
+
+    key: str
+    version: int
+    value: ParameterValue
+    previous_value: ParameterValue | None
+    reason: str
+    actor_id: str | None
+    actor_name: str | None
+    created_at: str | None
+
+
+class ParameterPreview(TypedDict):
+    """What a change would do, without doing it."""
+
+    key: str
+    is_valid: bool
+    errors: list[str]
+    is_change: bool
+    current: ParameterValue
+    proposed: Any
+    affects: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterChanged(Event):
+    """A parameter has a new version; `affects` are the services that read it."""
+
+    service = "settings"
+    resource_type = "parameter"
+
+    key: str
+    value: ParameterValue
+    version: int
+    affects: list[str]
+    changes: dict[str, dict[str, ParameterValue]]
+    reason: str
+
+    def resource_id(self) -> str:
+        """Return the parameter's key."""
+        return self.key
