@@ -34,7 +34,7 @@ class ServiceError(Exception):
             cls.code = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         if "title" not in cls.__dict__ and cls.__doc__:
             cls.title = cls.__doc__.strip().split("\n")[0]
-        _REGISTRY[cls.code] = cls
+        _REGISTRY.setdefault(cls.code, cls)
 
     def __init__(self, detail: str = "", *, errors: dict[str, list[str]] | None = None, **extra: Any) -> None:
         """Say what is wrong with this case.

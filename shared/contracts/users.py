@@ -4,6 +4,7 @@ Passwords, tokens and secrets stand in a few answers, once, and never in an even
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, NotRequired, TypedDict
 
@@ -18,7 +19,10 @@ JWT_ALGORITHM: Final = "EdDSA"
 JWT_CLAIMS: Final = ("iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp")
 ACCESS_TOKEN_LIFETIME_SECONDS: Final = 600
 
-API_KEY_PREFIX: Final = "key_"
+# The logs know both prefixes and mask what follows them (shared/logs.py).
+REFRESH_TOKEN_PREFIX: Final = "chr_"  # noqa: S105 - how such a token begins, no secret
+API_KEY_PREFIX: Final = "chk_"
+_API_KEY = re.compile(r"chk_([0-9a-z]{26})_([\w-]{40,64})", re.ASCII)
 
 REASON_LENGTH_MAX: Final = 500
 
@@ -26,12 +30,12 @@ REASON_LENGTH_MAX: Final = 500
 def split_api_key(bearer_token: str) -> tuple[str, str] | None:
     """Return the id and the secret's hash of an API key sent as a Bearer token; None for any other token.
 
-    An API key reads `key_<id>.<secret>`. Only the SHA-256 of its secret travels on and is stored.
+    The key `key_01h…` is sent as `chk_01h…_<secret>`. Only the SHA-256 of its secret travels on and is stored.
     """
-    key_id, dot, secret = bearer_token.partition(".")
-    if not (bearer_token.startswith(API_KEY_PREFIX) and dot and secret):
+    match = _API_KEY.fullmatch(bearer_token)
+    if match is None:
         return None
-    return key_id, hashlib.sha256(secret.encode()).hexdigest()
+    return f"key_{match.group(1)}", hashlib.sha256(match.group(2).encode()).hexdigest()
 
 
 Merchants = Literal["all"] | list[str]
@@ -85,12 +89,13 @@ class RoleView(TypedDict):
 
 
 class MerchantView(TypedDict):
-    """A merchant of the platform: `status` is active or disabled."""
+    """A merchant of the platform: `status` is active or disabled, `version` orders what copies hear of it."""
 
     id: str
     code: str
     name: str
     status: str
+    version: int
     created_at: str
     updated_at: str
 
@@ -184,6 +189,16 @@ class RoleNotFound(NotFound):
 
 class MerchantNotFound(NotFound):
     """There is no such merchant."""
+
+
+class MerchantMissing(MerchantNotFound):
+    """There is no such merchant."""
+
+    code = MerchantNotFound.code  # to a caller the same; to the kernel, that it has not asked the owner yet
+
+    def __init__(self, merchant_id: str) -> None:
+        super().__init__()
+        self.merchant_id = merchant_id
 
 
 class ApiKeyNotFound(NotFound):

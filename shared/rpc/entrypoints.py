@@ -10,11 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
-from nameko.extensions import DependencyProvider, register_entrypoint
+from nameko.extensions import DependencyProvider, SharedExtension, register_entrypoint
 from sqlalchemy.orm import Session
 
 from shared import idempotency
 from shared.config import process_config
+from shared.contracts.users import MerchantMissing
 from shared.errors import Conflict, NotFound, ServiceError
 from shared.logs import request_id_var
 from shared.rpc.client import RpcClient as SharedClient
@@ -45,7 +46,7 @@ def command(permission: str | None, *, stores_answer: bool = True) -> Callable[[
                     raise refusal
                 return answer
 
-            return _in_call(call, permission, work)
+            return _in_call(self, call, permission, work)
 
         register_entrypoint(run, RpcEntrypoint(permission=permission, is_command=True, is_repeatable=False))
         return run
@@ -65,6 +66,8 @@ def _carry_out(
     try:
         with session.begin_nested():
             result = method(service, session, call.passport, **call.arguments)
+    except MerchantMissing:
+        raise  # we may hear of it yet
     except KEPT_REFUSALS as refusal:
         idempotency.keep(session, call, refusal=refusal)
         return Answer(None), refusal
@@ -82,7 +85,7 @@ def query(permission: str | None) -> Callable[[Any], Any]:
                 session.execute(sa.text("set transaction read only"))
                 return Answer(method(self, session, call.passport, **call.arguments))
 
-            return _in_call(call, permission, lambda: self.database.run(read))
+            return _in_call(self, call, permission, lambda: self.database.run(read))
 
         register_entrypoint(run, RpcEntrypoint(permission=permission, is_command=False, is_repeatable=True))
         return run
@@ -103,7 +106,7 @@ def rpc(permission: str | None, *, is_repeatable: bool = False) -> Callable[[Any
                 result = method(self, call.passport, **call.arguments)
                 return result if isinstance(result, Answer) else Answer(result)
 
-            return _in_call(call, permission, work)
+            return _in_call(self, call, permission, work)
 
         register_entrypoint(
             run, RpcEntrypoint(permission=permission, is_command=not is_repeatable, is_repeatable=is_repeatable)
@@ -113,13 +116,13 @@ def rpc(permission: str | None, *, is_repeatable: bool = False) -> Callable[[Any
     return decorate
 
 
-def _in_call(call: Call, permission: str | None, work: Callable[[], Answer]) -> Answer | ServiceError:
+def _in_call(service: Any, call: Call, permission: str | None, work: Callable[[], Answer]) -> Answer | ServiceError:
     """Check the permission and do the work, with the call known to outbox and logs. A refusal is a value here."""
     call_token, log_token = current_call.set(call), request_id_var.set(call.passport.request_id)
     try:
         if permission is not None:
             call.passport.require(permission)
-        return work()
+        return _with_merchants(service, work)
     except ServiceError as refusal:
         return refusal
     finally:
@@ -127,25 +130,44 @@ def _in_call(call: Call, permission: str | None, work: Callable[[], Answer]) -> 
         request_id_var.reset(log_token)
 
 
-class RpcClient(DependencyProvider):
-    """Another service, as a dependency: `self.ledger.call("verify_ledger", passport=…)` → its result."""
+def _with_merchants(service: Any, work: Callable[[], Answer]) -> Answer:
+    """Do the work, and again after fetching each merchant that this service had not heard of yet."""
+    fetched: set[str] = set()
+    while True:
+        try:
+            return work()
+        except MerchantMissing as missing:
+            if missing.merchant_id in fetched:
+                raise
+            service.merchants.fetch(missing.merchant_id)
+            fetched.add(missing.merchant_id)
 
-    def __init__(self, service: str) -> None:
-        self.service = service
+
+class Caller(SharedExtension):
+    """The process's one client, shared by all that call from it."""
 
     def setup(self) -> None:
         config = process_config()
-        self._client = SharedClient(config.amqp_url, config.callee_keys, name=f"{config.service}.{self.service}")
+        self.client = SharedClient(config.amqp_url, config.callee_keys, name=f"{config.service}.{config.instance}")
 
     def start(self) -> None:
-        self._client.start()
+        self.client.start()
 
     def stop(self) -> None:
-        self._client.stop()
+        self.client.stop()
+
+
+class RpcClient(DependencyProvider):
+    """Another service, as a dependency: `self.ledger.call("verify_ledger", passport=…)` → its result."""
+
+    caller = Caller()
+
+    def __init__(self, service: str) -> None:
+        self.service = service
 
     def get_dependency(self, worker_ctx: Any) -> "RpcClient":
         return self
 
     def call(self, method: str, **arguments: Any) -> Any:
         """Call a method of the service and return its result. Takes and raises what the shared client does."""
-        return self._client.call(self.service, method, **arguments).result
+        return self.caller.client.call(self.service, method, **arguments).result
