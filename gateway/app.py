@@ -1,0 +1,75 @@
+"""Puts the gateway together: blueprints, gate, problems, records, headers."""
+
+import importlib
+import pkgutil
+
+from flask import Flask, Response, request
+
+import gateway.api
+from gateway import answers, authorization, openapi, problems, records, rpc
+from gateway.authentication import Authenticator
+from gateway.configuration import Configuration
+from gateway.context import begin, context
+from gateway.records import Recorder
+from gateway.rpc import Bus, Client
+from shared.logs import request_id_var
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+def create_app(configuration: Configuration, *, client: Client, recorder: Recorder) -> Flask:
+    """Return the gateway as a WSGI application; its client and recorder are the caller's to start and stop."""
+    app = Flask(__name__)
+    app.config.update(openapi.configuration())
+    app.url_map.strict_slashes = True
+    app.url_map.merge_slashes = False
+    app.url_map.redirect_defaults = False
+    bus = Bus(client)
+    app.extensions[rpc.EXTENSION] = bus
+    # What runs after a request runs in the reverse order of this: headers last of all, records before them.
+    _install_context(app, configuration)
+    records.install(app, recorder)
+    authorization.install(app, Authenticator(bus.call_for_gateway))
+    problems.install(app)
+    _register_blueprints(app)
+    return app
+
+
+def _install_context(app: Flask, configuration: Configuration) -> None:
+    @app.before_request
+    def begin_request() -> None:
+        request_id_var.set(begin(request, configuration.trusted_proxies).request_id)
+
+    @app.after_request
+    def add_headers(response: Response) -> Response:
+        current = context()
+        response.headers["X-Request-ID"] = current.request_id
+        if current.is_replayed:
+            response.headers["Idempotent-Replayed"] = "true"
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+
+def _register_blueprints(app: Flask) -> None:
+    """Register the `blueprint` of each module in `gateway/api`, so that nobody keeps a list."""
+    api = openapi.Api(app)
+    openapi.describe(api.spec)
+    app.extensions["countinghouse-spec"] = api.spec
+    for found in sorted(pkgutil.iter_modules(gateway.api.__path__), key=lambda module: module.name):
+        module = importlib.import_module(f"gateway.api.{found.name}")
+        api.register_blueprint(module.blueprint)
+    app.extensions["countinghouse-document"] = answers.json_bytes(api.spec.to_dict())
