@@ -1,0 +1,326 @@
+"""Posting: any number of requests, in one transaction of a few round trips, each with its own answer.
+
+First the keys are claimed and the accounts locked, then `domain.entries` says what each change comes to, then all of
+it is written. Nothing is asked of another service in between. See docs/decisions/0010-lock-decide-write.md.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, cast
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.ledger import statements
+from services.ledger.domain.changes import Change
+from services.ledger.domain.entries import Account, Entry, Maker, enter, view_of
+from services.ledger.domain.thresholds import Threshold
+from services.ledger.statements import integers, texts
+from shared import idempotency
+from shared.contracts.ledger import (
+    EVENT_ENTRIES_MAX,
+    BalancesChanged,
+    BatchView,
+    ChangeResult,
+    EntryView,
+    ErrorView,
+    LargeChangeDetected,
+)
+from shared.errors import IdempotencyInProgress, InvalidRequest, ServiceError
+from shared.events import Event
+from shared.outbox import outbox_row
+from shared.rpc.wire import Answer, Call
+
+HOUR_MICROSECONDS: Final = 3_600_000_000
+_Holder = tuple[str, str, str, str]
+_Posted = tuple[Entry, EntryView]
+
+
+class PostingRaced(Exception):
+    """Another transaction opened one of the accounts meanwhile: nothing is written, and the same may be tried again."""
+
+
+@dataclass(slots=True)
+class Posting:
+    """One request to post. A change that was invalid stands as its error.
+
+    is_batch: whether the answer is a BatchView, or the one entry.
+    is_atomic: whether one refusal refuses all.
+    """
+
+    call: Call
+    changes: Sequence[Change | ServiceError]
+    is_batch: bool = False
+    is_atomic: bool = True
+
+
+Outcome = Answer | ServiceError
+
+
+def post(session: Session, postings: Sequence[Posting], *, threshold: Threshold) -> list[Outcome]:
+    """Post what the requests ask for, in their order, and return each one's answer or refusal.
+
+    Raises: PostingRaced. The session is then only good for a rollback.
+    Emits: BalancesChanged for each request and 500 entries, LargeChangeDetected.
+    Locks: the keys, then the accounts by ascending id.
+    Idempotent: on each call's idempotency key; a replay has the first answer.
+    """
+    connection = session.connection()
+    outcomes: list[Outcome | None] = claim_keys(connection, [p.call for p in postings])
+    fresh = [n for n, outcome in enumerate(outcomes) if outcome is None]
+    if fresh:
+        ledger = _Ledger.locked(connection, (c for n in fresh for c in postings[n].changes if type(c) is Change))
+        events: list[tuple[Event, Call]] = []
+        for n in fresh:
+            outcomes[n], posted = _decide(ledger, postings[n])
+            events += [(event, postings[n].call) for event in events_of(posted, threshold)]
+        ledger.write(connection)
+        _write_events(connection, events)
+        _keep_answers(connection, [(postings[n].call, outcomes[n]) for n in fresh])
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def claim_keys(connection: sa.Connection, calls: Sequence[Call]) -> list[Outcome | None]:
+    """Return for each call what its key answered before, or None where it is to be carried out now.
+
+    A key that runs elsewhere, or twice in these calls, is IdempotencyInProgress; a call without a key is always new.
+    """
+    outcomes: list[Outcome | None] = [None] * len(calls)
+    ordinals: dict[tuple[str, str], int] = {}
+    for n, call in enumerate(calls):
+        if call.idempotency_key is not None:
+            place = (call.passport.actor_id, call.idempotency_key)
+            if ordinals.setdefault(place, n) != n:
+                outcomes[n] = IdempotencyInProgress(retry_after_seconds=1)
+    if not ordinals:
+        return outcomes
+    parameters = {"callers": [caller for caller, _ in ordinals], "keys": [key for _, key in ordinals]}
+    places = list(ordinals.values())
+    for row in statements.run(connection, statements.CLAIM_KEYS, parameters):
+        n = places[row.n - 1]
+        if not row.is_mine:
+            outcomes[n] = IdempotencyInProgress(retry_after_seconds=1)
+            continue
+        try:
+            outcomes[n] = idempotency.replay(calls[n], row.request_hash, row.answer, row.error)
+        except ServiceError as refusal:
+            outcomes[n] = refusal
+    return outcomes
+
+
+def _decide(ledger: "_Ledger", posting: Posting) -> tuple[Outcome, list[_Posted]]:
+    """Return the request's outcome, and its entries, which are in the ledger then, but not yet written."""
+    passport = posting.call.passport
+    maker = Maker(passport.actor_id, passport.actor_name, passport.actor_type, passport.request_id)
+    mark = ledger.mark(posting.changes) if posting.is_atomic and posting.is_batch else None
+    results: list[_Posted | ServiceError] = []
+    for index, change in enumerate(posting.changes):
+        try:
+            if isinstance(change, ServiceError):
+                raise change
+            entry = ledger.enter(change, maker)
+            results.append((entry, view_of(entry)))
+        except ServiceError as refusal:
+            if mark is not None:
+                ledger.go_back(mark)
+                refusal.extra["index"] = index
+                return refusal, []
+            results.append(refusal)
+    posted = [result for result in results if not isinstance(result, ServiceError)]
+    if posting.is_batch:
+        return Answer(_batch_view(results, posted=len(posted))), posted
+    [single] = results
+    return (single if isinstance(single, ServiceError) else Answer(single[1])), posted
+
+
+def _batch_view(results: Sequence[_Posted | ServiceError], *, posted: int) -> BatchView:
+    items: list[ChangeResult] = [
+        {"error": cast(ErrorView, result.to_wire())} if isinstance(result, ServiceError) else {"entry": result[1]}
+        for result in results
+    ]
+    return {"items": items, "posted": posted, "refused": len(items) - posted}
+
+
+def events_of(posted: Sequence[_Posted], threshold: Threshold) -> Iterable[Event]:
+    """Yield the events that one request's entries make."""
+    for start in range(0, len(posted), EVENT_ENTRIES_MAX):
+        views = [view for _, view in posted[start : start + EVENT_ENTRIES_MAX]]
+        merchants = {view["merchant_id"] for view in views}
+        yield BalancesChanged(entries=views, merchant_id=merchants.pop() if len(merchants) == 1 else None)
+    for entry, view in posted:
+        if threshold.is_reached(entry.amount, entry.currency):
+            yield large_change(view, threshold)
+
+
+def large_change(entry: EntryView, threshold: Threshold) -> LargeChangeDetected:
+    """Return the event that tells of a large entry."""
+    names = {f.name for f in fields(LargeChangeDetected)} & entry.keys()
+    return LargeChangeDetected(threshold=threshold.text, **{name: entry[name] for name in names})  # type: ignore[literal-required]
+
+
+def _write_events(connection: sa.Connection, events: Sequence[tuple[Event, Call]]) -> None:
+    if not events:
+        return
+    rows = [outbox_row(event, call) for event, call in events]
+    parameters = {
+        "event_ids": [row["event_id"] for row in rows],
+        "routing_keys": [row["routing_key"] for row in rows],
+        "envelopes": [row["envelope"] for row in rows],
+    }
+    connection.exec_driver_sql(statements.WRITE_EVENTS, parameters)
+
+
+def _keep_answers(connection: sa.Connection, outcomes: Sequence[tuple[Call, Outcome | None]]) -> None:
+    """Keep what was carried out or refused for good. A request that was invalid by itself may come again, corrected."""
+    kept = [
+        (call, outcome)
+        for call, outcome in outcomes
+        if call.idempotency_key is not None and not isinstance(outcome, InvalidRequest)
+    ]
+    if not kept:
+        return
+    parameters = {
+        "callers": [call.passport.actor_id for call, _ in kept],
+        "keys": [call.idempotency_key for call, _ in kept],
+        "hashes": [call.request_hash for call, _ in kept],
+        "answers": [orjson.dumps(o.result).decode() if isinstance(o, Answer) else None for _, o in kept],
+        "errors": [idempotency.refusal_to_keep(c, o) if isinstance(o, ServiceError) else None for c, o in kept],
+    }
+    connection.exec_driver_sql(statements.KEEP_ANSWERS, parameters)
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """The locked accounts of one transaction, and the entries that it will write."""
+
+    accounts: dict[_Holder, Account]
+    new_ids: set[int]
+    at_microseconds: int
+    entries: list[Entry] = field(default_factory=list)
+
+    @classmethod
+    def locked(cls, connection: sa.Connection, changes: Iterable[Change]) -> "_Ledger":
+        """Lock the accounts that the changes touch; those that are not there yet get an id."""
+        holders = list(dict.fromkeys((c.merchant_id, c.holder_type, c.holder_id, c.currency) for c in changes))
+        accounts: dict[_Holder, Account] = {}
+        at = 0
+        if holders:
+            parameters = {
+                "merchant_ids": texts(h[0] for h in holders),
+                "holder_types": texts(h[1] for h in holders),
+                "holder_ids": texts(h[2] for h in holders),
+                "currencies": texts(h[3] for h in holders),
+            }
+            for row in statements.run(connection, statements.LOCK_ACCOUNTS, parameters):
+                n, account_id, balance, held, version, digest, row_at = row
+                holder = holders[n - 1]
+                accounts[holder] = Account(account_id, *holder, balance, held, version, bytes(digest))
+                at = max(at, row_at)
+        missing = [holder for holder in holders if holder not in accounts]
+        new_ids: set[int] = set()
+        if missing:
+            rows = statements.run(connection, statements.NEW_ACCOUNT_IDS, {"count": len(missing)})
+            for holder, (account_id, row_at) in zip(missing, rows, strict=True):
+                accounts[holder] = Account(account_id, *holder)
+                new_ids.add(account_id)
+                at = max(at, row_at)
+        return cls(accounts, new_ids, at)
+
+    def enter(self, change: Change, maker: Maker) -> Entry:
+        """Apply a change to its account. Raises: InsufficientBalance, BalanceTooLarge."""
+        account = self.accounts[change.merchant_id, change.holder_type, change.holder_id, change.currency]
+        entry = enter(account, change, maker, at_microseconds=self.at_microseconds)
+        self.at_microseconds += 1  # so that entries of one statement keep their order in every list
+        self.entries.append(entry)
+        return entry
+
+    def mark(self, changes: Iterable[Change | ServiceError]) -> tuple[int, list[tuple[Account, int, int, bytes]]]:
+        """Return the present state of the accounts that the changes touch, for `go_back`."""
+        holders = {(c.merchant_id, c.holder_type, c.holder_id, c.currency) for c in changes if isinstance(c, Change)}
+        touched = [self.accounts[holder] for holder in holders]
+        return len(self.entries), [(a, a.balance, a.version, a.digest) for a in touched]
+
+    def go_back(self, mark: tuple[int, list[tuple[Account, int, int, bytes]]]) -> None:
+        """Forget all that was entered since the mark."""
+        count, states = mark
+        del self.entries[count:]
+        for account, balance, version, digest in states:
+            account.balance, account.version, account.digest = balance, version, digest
+
+    def write(self, connection: sa.Connection) -> None:
+        """Write accounts, entries and sums. Raises: PostingRaced."""
+        entries = self.entries
+        if not entries:
+            return
+        entered = {entry.account_id for entry in entries}
+        opened = [a for a in self.accounts.values() if a.id in self.new_ids and a.id in entered]
+        touched = [a for a in self.accounts.values() if a.id not in self.new_ids and a.id in entered]
+        parameters = _account_columns(opened, touched) | _entry_columns(entries) | _delta_columns(entries)
+        [(opened_count,)] = statements.run(connection, statements.WRITE, parameters)
+        if opened_count != len(opened):
+            raise PostingRaced
+
+
+def _account_columns(opened: Sequence[Account], touched: Sequence[Account]) -> dict[str, Any]:
+    return {
+        "opened_ids": integers(a.id for a in opened),
+        "opened_merchant_ids": texts(a.merchant_id for a in opened),
+        "opened_holder_types": texts(a.holder_type for a in opened),
+        "opened_holder_ids": texts(a.holder_id for a in opened),
+        "opened_currencies": texts(a.currency for a in opened),
+        "opened_balances": integers(a.balance for a in opened),
+        "opened_versions": integers(a.version for a in opened),
+        "opened_digests": b"".join([a.digest for a in opened]),
+        "touched_ids": integers(a.id for a in touched),
+        "touched_balances": integers(a.balance for a in touched),
+        "touched_versions": integers(a.version for a in touched),
+        "touched_digests": b"".join([a.digest for a in touched]),
+    }
+
+
+def _entry_columns(entries: Sequence[Entry]) -> dict[str, Any]:
+    return {
+        "account_ids": integers([e.account_id for e in entries]),
+        "versions": integers([e.version for e in entries]),
+        "amounts": integers([e.amount for e in entries]),
+        "balances_after": integers([e.balance_after for e in entries]),
+        "types": integers([e.type for e in entries]),
+        "counter_accounts": texts([e.counter_account for e in entries]),
+        "merchant_ids": texts([e.merchant_id for e in entries]),
+        "holder_types": texts([e.holder_type for e in entries]),
+        "holder_ids": texts([e.holder_id for e in entries]),
+        "currencies": texts([e.currency for e in entries]),
+        "order_nos": texts([e.order_no for e in entries]),
+        "channels": texts([e.channel for e in entries]),
+        "notes": texts([e.note for e in entries]),
+        "reasons": texts([e.reason for e in entries]),
+        "actor_ids": texts([e.actor_id for e in entries]),
+        "actor_names": texts([e.actor_name for e in entries]),
+        "actor_types": texts([e.actor_type for e in entries]),
+        "request_ids": texts([e.request_id for e in entries]),
+        "times": integers([e.at_microseconds for e in entries]),
+        "digests": b"".join([e.digest for e in entries]),
+    }
+
+
+def _delta_columns(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return what the entries add to the sums: one row an hour, merchant, currency, type and counter-account."""
+    sums: dict[tuple[int, str, str, int, str | None], list[int]] = {}
+    for e in entries:
+        place = (e.at_microseconds // HOUR_MICROSECONDS, e.merchant_id, e.currency, e.type, e.counter_account)
+        row = sums.get(place)
+        if row is None:
+            row = sums[place] = [0, 0, 0]
+        row[0] += 1
+        row[1 if e.amount > 0 else 2] += e.amount
+    return {
+        "delta_hours": integers(place[0] for place in sums),
+        "delta_merchant_ids": texts(place[1] for place in sums),
+        "delta_currencies": texts(place[2] for place in sums),
+        "delta_types": integers(place[3] for place in sums),
+        "delta_counter_accounts": texts(place[4] for place in sums),
+        "delta_entries": integers(row[0] for row in sums.values()),
+        "delta_increases": integers(row[1] for row in sums.values()),
+        "delta_decreases": integers(row[2] for row in sums.values()),
+    }

@@ -1,0 +1,315 @@
+"""Reads of the ledger. Each is cut to the caller's merchants here, in SQL."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.ledger.domain.balance_types import label
+from services.ledger.domain.entries import view_of
+from services.ledger.domain.filters import LogFilter, whole_hours
+from services.ledger.models import (
+    account_view,
+    accounts,
+    entries,
+    hourly_totals,
+    microseconds,
+    posting_deltas,
+    system_account_totals,
+)
+from shared.contracts.ledger import (
+    AccountPage,
+    AccountView,
+    CurrencyTotalView,
+    EntryPage,
+    SummaryView,
+    TrialBalancePage,
+    TypeTotalView,
+)
+from shared.errors import NotFound
+from shared.money import format_minor
+from shared.paging import InvalidCursor, decode_cursor, encode_cursor
+from shared.passport import Passport
+
+USER_ACCOUNTS_MAX: Final = 500
+_AT_MICROSECONDS = microseconds(entries.c.created_at).label("at_microseconds")
+_NEWEST_FIRST = (entries.c.created_at.desc(), entries.c.account_id.desc(), entries.c.version.desc())
+_Conditions = list[sa.ColumnElement[bool]]
+
+
+class AccountNotFound(NotFound):
+    """This user has no account that you may see."""
+
+
+def list_balance_logs(
+    session: Session, passport: Passport, wanted: LogFilter, *, limit: int, cursor: str | None
+) -> EntryPage:
+    """Return one page of entries, newest first. Raises: InvalidCursor."""
+    _plan_for_these_values(session)
+    query = sa.select(entries, _AT_MICROSECONDS).where(*_entry_conditions(session, passport, wanted))
+    if cursor:
+        at, account_id, version = _position(cursor, length=3)
+        place = (_instant(at), account_id, version)
+        query = query.where(sa.tuple_(entries.c.created_at, entries.c.account_id, entries.c.version) < place)
+    rows = session.execute(query.order_by(*_NEWEST_FIRST).limit(limit + 1)).all()
+    shown = rows[:limit]
+    return {
+        "items": [view_of(row) for row in shown],
+        "next_cursor": encode_cursor(_place(shown[-1])) if len(rows) > limit else None,
+    }
+
+
+def _place(row: Any) -> list[int]:
+    return [row.at_microseconds, row.account_id, row.version]
+
+
+def _position(cursor: str, *, length: int) -> list[int]:
+    position = decode_cursor(cursor, length=length)
+    if any(type(value) is not int or not 0 <= value < 2**63 for value in position):
+        raise InvalidCursor.of_field("cursor", InvalidCursor.title)
+    return position
+
+
+def _instant(at_microseconds: int) -> datetime:
+    try:
+        seconds, rest = divmod(at_microseconds, 1_000_000)
+        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+    except (OverflowError, ValueError, OSError):
+        raise InvalidCursor.of_field("cursor", InvalidCursor.title) from None
+
+
+def _plan_for_these_values(session: Session) -> None:
+    # A plan for any values would read a day's rows for a rare type as for a common one.
+    session.execute(sa.text("set local plan_cache_mode = force_custom_plan"))
+
+
+def _in_scope(passport: Passport, column: sa.ColumnElement[str], merchant_id: str | None = None) -> _Conditions:
+    """Return the conditions that leave the merchant that is asked for, of those that the caller sees."""
+    conditions: _Conditions = []
+    merchants = passport.merchant_filter()
+    if merchants is not None:
+        conditions.append(column.in_(merchants))
+    if merchant_id is not None:
+        conditions.append(column == merchant_id)
+    return conditions
+
+
+def _entry_conditions(session: Session, passport: Passport, wanted: LogFilter) -> _Conditions:
+    c = entries.c
+    conditions = [c.created_at >= wanted.start, c.created_at < wanted.end]
+    conditions += _in_scope(passport, c.merchant_id, wanted.merchant_id)
+    if wanted.user_id is not None:
+        conditions += [c.holder_id == wanted.user_id, c.holder_type == "user"]
+    if wanted.holder_type is not None:
+        conditions.append(c.holder_type == wanted.holder_type)
+    if wanted.currency is not None:
+        conditions.append(c.currency == wanted.currency)
+    if wanted.order_no is not None:
+        conditions.append(c.order_no == wanted.order_no)
+    if wanted.codes is not None:
+        conditions.append(c.type.in_(wanted.codes))
+    if wanted.min_amount is not None or wanted.max_amount is not None:
+        conditions.append(_amount_condition(session, wanted))
+    return conditions
+
+
+def _amount_condition(session: Session, wanted: LogFilter) -> sa.ColumnElement[bool]:
+    """Return the condition on the absolute value, for each currency in its own minor units."""
+    currencies = [wanted.currency] if wanted.currency is not None else _known_currencies(session)
+    size = sa.func.abs(entries.c.amount)
+    by_currency = []
+    for currency in currencies:
+        least, greatest = wanted.amount_bounds(currency)
+        by_currency.append(
+            sa.and_(
+                entries.c.currency == currency,
+                *([] if least is None else [size >= least]),
+                *([] if greatest is None else [size <= greatest]),
+            )
+        )
+    return sa.or_(sa.false(), *by_currency)
+
+
+def _known_currencies(session: Session) -> list[str]:
+    known = sa.union(sa.select(hourly_totals.c.currency).distinct(), sa.select(posting_deltas.c.currency).distinct())
+    return list(session.scalars(known))
+
+
+def summarize_balance_logs(session: Session, passport: Passport, wanted: LogFilter) -> SummaryView:
+    """Return the sums of the entries that fit the filter, by type and currency, and by currency.
+
+    Whole hours come from the hourly totals where the filter allows it, in the same statement as the rest.
+    """
+    _plan_for_these_values(session)
+    hours = whole_hours(wanted.start, wanted.end) if wanted.is_rolled_up else None
+    parts = [_summed_entries(_entry_conditions(session, passport, wanted), hours)]
+    if hours is not None:
+        parts += [_summed_hours(passport, wanted, hours, table) for table in (hourly_totals, posting_deltas)]
+    some = sa.union_all(*parts).subquery()
+    total = [sa.func.sum(some.c[name]).label(name) for name in ("entries", "increase", "decrease")]
+    by_type = sa.select(some.c.type, some.c.currency, *total).group_by(some.c.type, some.c.currency)
+    rows = session.execute(by_type.order_by(some.c.type, some.c.currency)).all()
+    return {"items": [_type_total(row) for row in rows], "totals": _currency_totals(rows)}
+
+
+def _summed_entries(conditions: _Conditions, hours: tuple[datetime, datetime] | None) -> sa.Select[Any]:
+    c = entries.c
+    if hours is not None:
+        conditions = [*conditions, sa.or_(c.created_at < hours[0], c.created_at >= hours[1])]
+    return (
+        sa.select(
+            c.type,
+            c.currency,
+            sa.func.count().label("entries"),
+            sa.func.coalesce(sa.func.sum(c.amount).filter(c.amount > 0), 0).label("increase"),
+            sa.func.coalesce(sa.func.sum(c.amount).filter(c.amount < 0), 0).label("decrease"),
+        )
+        .where(*conditions)
+        .group_by(c.type, c.currency)
+    )
+
+
+def _summed_hours(
+    passport: Passport, wanted: LogFilter, hours: tuple[datetime, datetime], table: sa.Table
+) -> sa.Select[Any]:
+    c = table.c
+    conditions = [c.hour >= hours[0], c.hour < hours[1], *_in_scope(passport, c.merchant_id, wanted.merchant_id)]
+    if wanted.currency is not None:
+        conditions.append(c.currency == wanted.currency)
+    if wanted.codes is not None:
+        conditions.append(c.type.in_(wanted.codes))
+    return sa.select(c.type, c.currency, c.entries, c.increase, c.decrease).where(*conditions)
+
+
+def _type_total(row: Any) -> TypeTotalView:
+    name, group = label(row.type)
+    return {
+        "type": row.type,
+        "type_name": name,
+        "group": group,
+        **_total(row.currency, row.entries, row.increase, row.decrease),
+    }
+
+
+def _total(currency: str, count: Any, increase: Any, decrease: Any) -> CurrencyTotalView:
+    return {
+        "currency": currency,
+        "count": int(count),
+        "increase": format_minor(int(increase), currency),
+        "decrease": format_minor(int(decrease), currency),
+        "net": format_minor(int(increase) + int(decrease), currency),
+    }
+
+
+def _currency_totals(rows: Iterable[Any]) -> list[CurrencyTotalView]:
+    sums: dict[str, list[int]] = {}
+    for row in rows:
+        total = sums.setdefault(row.currency, [0, 0, 0])
+        for place, value in enumerate((row.entries, row.increase, row.decrease)):
+            total[place] += int(value)
+    return [_total(currency, *total) for currency, total in sorted(sums.items())]
+
+
+def list_accounts(
+    session: Session,
+    passport: Passport,
+    *,
+    merchant_id: str | None,
+    user_id: str | None,
+    holder_type: str | None,
+    currency: str | None,
+    limit: int,
+    cursor: str | None,
+) -> AccountPage:
+    """Return one page of accounts, the last opened first. Raises: InvalidCursor."""
+    _plan_for_these_values(session)
+    conditions = _in_scope(passport, accounts.c.merchant_id, merchant_id)
+    if user_id is not None:
+        conditions += [accounts.c.holder_id == user_id, accounts.c.holder_type == "user"]
+    if holder_type is not None:
+        conditions.append(accounts.c.holder_type == holder_type)
+    if currency is not None:
+        conditions.append(accounts.c.currency == currency)
+    if cursor:
+        conditions.append(accounts.c.id < _position(cursor, length=1)[0])
+    rows = _accounts(session, conditions, limit + 1)
+    shown = rows[:limit]
+    return {
+        "items": [account_view(row) for row in shown],
+        "next_cursor": encode_cursor([shown[-1].id]) if len(rows) > limit else None,
+    }
+
+
+def list_user_accounts(session: Session, passport: Passport, *, user_id: str) -> list[AccountView]:
+    """Return a user's accounts, one a merchant and currency. Raises: AccountNotFound."""
+    holder = [accounts.c.holder_id == user_id, accounts.c.holder_type == "user"]
+    rows = _accounts(session, [*holder, *_in_scope(passport, accounts.c.merchant_id)], USER_ACCOUNTS_MAX)
+    if not rows:
+        raise AccountNotFound
+    return [account_view(row) for row in rows]
+
+
+def _accounts(session: Session, conditions: _Conditions, limit: int) -> Sequence[Any]:
+    at = microseconds(accounts.c.updated_at).label("at_microseconds")
+    query = sa.select(accounts, at).where(*conditions).order_by(accounts.c.id.desc()).limit(limit)
+    return session.execute(query).all()
+
+
+def read_trial_balance(session: Session, passport: Passport) -> TrialBalancePage:
+    """Return, a currency each, the sum of all accounts and each system account, of the merchants that are seen.
+
+    One statement, and so one snapshot: the sum is zero at every instant.
+    """
+    held = (
+        sa.select(
+            accounts.c.currency,
+            sa.null().cast(sa.Text).label("name"),
+            sa.cast(accounts.c.balance, sa.Numeric).label("balance"),
+        )
+        .where(*_in_scope(passport, accounts.c.merchant_id))
+        .subquery()
+    )
+    system = sa.union_all(
+        sa.select(
+            system_account_totals.c.currency,
+            system_account_totals.c.counter_account.label("name"),
+            system_account_totals.c.balance,
+        ).where(*_in_scope(passport, system_account_totals.c.merchant_id)),
+        sa.select(
+            posting_deltas.c.currency,
+            posting_deltas.c.counter_account,
+            -(posting_deltas.c.increase + posting_deltas.c.decrease),
+        ).where(posting_deltas.c.counter_account.is_not(None), *_in_scope(passport, posting_deltas.c.merchant_id)),
+    ).subquery()
+    both = sa.union_all(
+        *(
+            sa.select(part.c.currency, part.c.name, sa.func.sum(part.c.balance).label("balance")).group_by(
+                part.c.currency, part.c.name
+            )
+            for part in (held, system)
+        )
+    )
+    holders: dict[str, int] = {}
+    names: dict[str, dict[str, int]] = {}
+    for currency, name, balance in session.execute(both):
+        names.setdefault(currency, {})
+        if name is None:
+            holders[currency] = int(balance)
+        else:
+            names[currency][name] = int(balance)
+    return {"items": [_trial(c, holders.get(c, 0), names[c]) for c in sorted(names)]}
+
+
+def _trial(currency: str, holders: int, system: dict[str, int]) -> Any:
+    total = sum(system.values())
+    return {
+        "currency": currency,
+        "sum": format_minor(holders + total, currency),
+        "holders": format_minor(holders, currency),
+        "system": format_minor(total, currency),
+        "system_accounts": [
+            {"name": name, "balance": format_minor(balance, currency)} for name, balance in sorted(system.items())
+        ],
+    }
