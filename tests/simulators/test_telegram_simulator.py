@@ -55,9 +55,7 @@ def test_message_arrives_in_its_group(simulator: RunningSimulator) -> None:
         ({"chat_id": 42, "text": "x"}, "Bad Request: chat not found"),
     ],
 )
-def test_bad_message_is_refused(
-    simulator: RunningSimulator, parameters: dict[str, Any], description: str
-) -> None:
+def test_bad_message_is_refused(simulator: RunningSimulator, parameters: dict[str, Any], description: str) -> None:
     answer = call(simulator, "sendMessage", **parameters)
     assert answer.status_code == 400
     assert answer.json()["description"] == description

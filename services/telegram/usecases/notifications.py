@@ -1,0 +1,130 @@
+"""Put messages into the queue: because money moved, because somebody asked for a test, because one is tried again."""
+
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from services.telegram.domain import is_large, large_change_text, test_text
+from services.telegram.models import Binding, LargeChange, Notification
+from services.telegram.queries import find_binding, find_notification
+from shared import outbox
+from shared.contracts.ledger import EntryView
+from shared.contracts.telegram import (
+    BindingIsDisabled,
+    BindingNotFound,
+    NotificationAlreadySent,
+    NotificationRetried,
+    NotificationView,
+    TestNotificationQueued,
+)
+from shared.ids import new_id
+from shared.logs import mask_text
+from shared.passport import Passport
+from shared.times import utc_now
+
+BINDING_DISABLED = "The binding is disabled."
+
+
+def queue_large_changes(session: Session, *, event_id: str, entries: list[EntryView], default_threshold: str) -> int:
+    """Queue a message for each entry and each binding of its merchant whose rule the entry reaches.
+
+    A binding that is disabled gets its message suppressed, so that the delivery log tells what the group missed.
+    default_threshold: that of the rules that name none.
+    Returns: how many messages are new.
+    Idempotent: on (event, entry, binding).
+    """
+    merchants = sorted({entry["merchant_id"] for entry in entries})
+    rules = session.execute(
+        select(Binding, LargeChange)
+        .join(LargeChange, LargeChange.binding_id == Binding.id)
+        .where(Binding.merchant_id.in_(merchants), LargeChange.enabled)
+    ).all()
+    rows = [
+        {**_row(binding, "large_change", text), "event_id": event_id, "entry_id": entry["entry_id"]}
+        for binding, entry, text in _reached(rules, entries, Decimal(default_threshold))
+    ]
+    if not rows:
+        return 0
+    make = insert(Notification).values(rows).on_conflict_do_nothing(constraint="uq_notifications_source")
+    return len(session.scalars(make.returning(Notification.id)).all())
+
+
+def _reached(
+    rules: Iterable[Any], entries: list[EntryView], default_threshold: Decimal
+) -> Iterator[tuple[Binding, EntryView, str]]:
+    for entry in entries:
+        for binding, rule in rules:
+            threshold = default_threshold if rule.threshold is None else rule.threshold
+            if entry["merchant_id"] == binding.merchant_id and is_large(entry["amount"], threshold):
+                yield binding, entry, large_change_text(entry, binding.language)
+
+
+def _row(binding: Binding, type: str, text: str) -> dict[str, Any]:
+    is_active = binding.status == "active"
+    return {
+        "id": new_id("ntf"),
+        "binding_id": binding.id,
+        "merchant_id": binding.merchant_id,
+        "chat_id": binding.chat_id,
+        "type": type,
+        # A card number does not leave the house, whatever field it was typed into.
+        "text": mask_text(text),
+        "status": "queued" if is_active else "suppressed",
+        "last_error": None if is_active else BINDING_DISABLED,
+    }
+
+
+def queue_test(session: Session, passport: Passport, *, binding_id: str) -> NotificationView:
+    """Queue a message that shows whether the group can be reached.
+
+    Raises, in order: BindingNotFound, BindingIsDisabled.
+    Emits: TestNotificationQueued.
+    """
+    binding = find_binding(session, passport, binding_id)
+    if binding.status != "active":
+        raise BindingIsDisabled
+    row = _row(binding, "test", test_text(binding.language))
+    notification = session.scalars(insert(Notification).values(row).returning(Notification)).one()
+    event = TestNotificationQueued(
+        notification_id=notification.id, binding_id=binding.id, merchant_id=binding.merchant_id
+    )
+    outbox.add(session, event)
+    return notification.view()
+
+
+def retry_notification(session: Session, passport: Passport, *, notification_id: str) -> NotificationView:
+    """Put a message that was given up, suppressed or is waiting for its next attempt at the queue's head.
+
+    It goes to where the binding's group is now. One that is being sent at this moment is left to its sender.
+    Raises, in order: NotificationNotFound, NotificationAlreadySent, BindingNotFound, BindingIsDisabled.
+    Emits: NotificationRetried, if its status changed.   Locks: notification.
+    """
+    notification = find_notification(session, passport, notification_id, is_locked=True)
+    if notification.status == "sent":
+        raise NotificationAlreadySent
+    binding = session.get(Binding, notification.binding_id)
+    if binding is None:
+        raise BindingNotFound("The binding of this notification was deleted.")
+    if binding.status != "active":
+        raise BindingIsDisabled
+    if notification.lease_token is not None and notification.due_at > utc_now():
+        return notification.view()
+    status_before = notification.status
+    notification.status, notification.failures = "queued", 0
+    notification.chat_id = binding.chat_id
+    notification.due_at = func.clock_timestamp()
+    session.flush()
+    session.refresh(notification)
+    if status_before != "queued":
+        event = NotificationRetried(
+            notification_id=notification.id,
+            binding_id=binding.id,
+            merchant_id=binding.merchant_id,
+            changes={"status": {"before": status_before, "after": "queued"}},
+        )
+        outbox.add(session, event)
+    return notification.view()
