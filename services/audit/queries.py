@@ -27,18 +27,17 @@ from shared.contracts.audit import (
     StatsBy,
 )
 from shared.errors import InvalidRequest
-from shared.paging import decode_cursor, encode_cursor
+from shared.paging import InvalidCursor, decode_cursor, encode_cursor
 from shared.passport import Passport
 from shared.times import parse_rfc3339, rfc3339, utc_now
 
 WINDOW_DEFAULT: Final = timedelta(days=7)
 SEARCH_TIMEOUT_MS: Final = 8_000
 GROUPS_MAX: Final = 1_000
-KEYWORD_LENGTH_MAX: Final = 100
 
-# Upper case, digits and some punctuation, with a digit and no space: what order numbers are made of.
-_ORDER_NUMBER: Final = re.compile(r"(?=[^ ]*[0-9])[A-Za-z0-9][A-Za-z0-9._:/#-]{4,63}", re.ASCII)
-_ACTOR_ID: Final = re.compile(r"[a-z]{2,8}_[0-9a-z]{26}|(service|system):[a-z_]+", re.ASCII)
+# What ids and order numbers are made of: no space, and a digit somewhere.
+_IDENTIFIER: Final = re.compile(r"(?=[^ ]*[0-9])[A-Za-z0-9][A-Za-z0-9._:/#-]{4,127}", re.ASCII)
+_IDENTIFIED_BY: Final = ("order_no", "resource_id", "request_id")
 _GROUP_KEYS: Final[dict[StatsBy, str]] = {
     "action": "l.action",
     "user": "coalesce(l.actor_name, l.actor_id, '')",
@@ -86,16 +85,17 @@ def list_logs(
     """Return a page of log rows, newest first.
 
     from_time: without it, the last `WINDOW_DEFAULT` before to_time; unless request_id, resource_id, or a keyword
-    that is a known order number leads to few rows by itself.
+    that is a known identifier leads to few rows by itself.
     user: an actor's id or name. action: exact, or `cards.*` for all that begin so.
-    q: a keyword, anywhere in what was done, by whom, to what and why; a known order number finds that order's rows.
+    q: a keyword, anywhere in the action, the actor's name, the message and the reason; or, whole, the number of an
+    order, the id of a resource or of a request.
     merchant_id: one that the caller does not see finds nothing.
     Raises: InvalidCursor, LogQueryTooBroad.
     """
     search = Search()
     with bounded_search(session):
-        order_no = q if q and _is_known_order(session, q) else None
-        is_pointed = bool(request_id or resource_id or order_no)
+        is_identifier = q is not None and _is_known_identifier(session, q)
+        is_pointed = bool(request_id or resource_id or is_identifier)
         lower, upper = _window(from_time, to_time, is_open=is_pointed)
         _add_times(search, lower, upper)
         _add_exact(
@@ -106,11 +106,10 @@ def list_logs(
             request_id=request_id,
             outcome=outcome,
             service=of_service,
-            order_no=order_no,
         )
-        _add_user(search, user)
+        _add_user(session, search, user)
         _add_action(search, action)
-        _add_keyword(search, None if order_no else q)
+        _add_keyword(search, q, is_identifier=is_identifier)
         _add_cursor(search, cursor)
         statement = _page_statement(search, passport, merchant_id, limit)
         rows = session.execute(text(statement), search.values).mappings().all() if statement else []
@@ -147,11 +146,12 @@ def bounded_search(session: Session) -> Iterator[None]:
         raise
 
 
-def _is_known_order(session: Session, keyword: str) -> bool:
-    """Return whether the keyword looks like an order number and is one: then its index finds the rows, not trigrams."""
-    if _ORDER_NUMBER.fullmatch(keyword) is None:
+def _is_known_identifier(session: Session, keyword: str) -> bool:
+    """Return whether the keyword looks like an identifier and is one: its index finds the rows then, not trigrams."""
+    if _IDENTIFIER.fullmatch(keyword) is None:
         return False
-    return bool(session.scalar(text("select exists(select 1 from log_rows where order_no = :q)"), {"q": keyword}))
+    known = " or ".join(f"exists(select 1 from log_rows where {column} = :q)" for column in _IDENTIFIED_BY)
+    return bool(session.scalar(text(f"select {known}"), {"q": keyword}))
 
 
 def _window(
@@ -184,10 +184,12 @@ def _add_exact(search: Search, **wanted: str | None) -> None:
             search.add(f"l.{column} = :{column}", **{column: value})
 
 
-def _add_user(search: Search, user: str | None) -> None:
-    if user is not None:
-        column = "actor_id" if _ACTOR_ID.fullmatch(user) else "actor_name"
-        search.add(f"l.{column} = :user", user=user)
+def _add_user(session: Session, search: Search, user: str | None) -> None:
+    if user is None:
+        return
+    # One of both columns and not either of them, so that one index gives the rows in their order.
+    is_id = session.scalar(text("select exists(select 1 from log_rows where actor_id = :user)"), {"user": user})
+    search.add(f"l.{'actor_id' if is_id else 'actor_name'} = :user", user=user)
 
 
 def _add_action(search: Search, action: str | None) -> None:
@@ -201,20 +203,23 @@ def _add_action(search: Search, action: str | None) -> None:
         search.add("l.action = :action", action=action)
 
 
-def _add_keyword(search: Search, keyword: str | None) -> None:
-    if keyword:
-        escaped = re.sub(r"([\\%_])", r"\\\1", keyword[:KEYWORD_LENGTH_MAX])
+def _add_keyword(search: Search, keyword: str | None, *, is_identifier: bool) -> None:
+    if not keyword:
+        return
+    if is_identifier:
+        search.add(f"({' or '.join(f'l.{column} = :keyword' for column in _IDENTIFIED_BY)})", keyword=keyword)
+    else:
+        escaped = re.sub(r"([\\%_])", r"\\\1", keyword)
         search.add("l.search_text ilike :keyword", keyword=f"%{escaped}%")
 
 
 def _add_cursor(search: Search, cursor: str | None) -> None:
-    if cursor is not None:
-        time, seq = decode_cursor(cursor, length=2)
-        search.add(
-            "(l.time, l.seq) < (:cursor_time, :cursor_seq)",
-            cursor_time=instant_of("cursor", str(time)),
-            cursor_seq=int(seq),
-        )
+    if cursor is None:
+        return
+    time, seq = decode_cursor(cursor, length=2)
+    if not isinstance(time, str) or not isinstance(seq, int):
+        raise InvalidCursor.of_field("cursor", InvalidCursor.title)
+    search.add("(l.time, l.seq) < (:last_time, :last_seq)", last_time=instant_of("cursor", time), last_seq=seq)
 
 
 def _page_statement(search: Search, passport: Passport, merchant_id: str | None, limit: int) -> str | None:

@@ -1,6 +1,7 @@
 """Reads of the settings service: parameters in force, and their versions."""
 
 from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from services.settings.domain import complaints_about
@@ -13,7 +14,7 @@ from shared.contracts.settings import (
     ParameterValue,
     ParameterView,
 )
-from shared.paging import Page, decode_cursor, encode_cursor
+from shared.paging import LIMIT_MAX, InvalidCursor, Page, decode_cursor, encode_cursor
 
 
 def known_parameter(key: str) -> Parameter:
@@ -30,17 +31,20 @@ def version_in_force(session: Session, key: str) -> ParameterVersion | None:
     return session.scalars(newest_first.limit(1)).first()
 
 
-def list_parameters(session: Session) -> Page:
-    """Return every parameter of the registry with its value in force, by key."""
+def list_parameters(session: Session, *, limit: int = LIMIT_MAX, cursor: str | None = None) -> Page:
+    """Return a page of the registry's parameters with their values in force, by key. Raises: InvalidCursor."""
+    after = "" if cursor is None else str(decode_cursor(cursor, length=1)[0])
+    following = sorted(key for key in PARAMETERS if key > after)
+    keys = following[:limit]
     newest = (
         select(ParameterVersion)
-        .where(ParameterVersion.key.in_(PARAMETERS))
+        .where(ParameterVersion.key.in_(keys))
         .order_by(ParameterVersion.key, ParameterVersion.version.desc())
-        .distinct(ParameterVersion.key)
+        .ext(distinct_on(ParameterVersion.key))
     )
     in_force = {version.key: version for version in session.scalars(newest)}
-    items = [parameter_view(PARAMETERS[key], in_force.get(key)) for key in sorted(PARAMETERS)]
-    return {"items": items, "next_cursor": None}
+    items = [parameter_view(PARAMETERS[key], in_force.get(key)) for key in keys]
+    return {"items": items, "next_cursor": encode_cursor([keys[-1]]) if len(following) > limit else None}
 
 
 def get_parameter(session: Session, *, key: str) -> ParameterView:
@@ -75,11 +79,17 @@ def list_parameter_versions(session: Session, *, key: str, limit: int, cursor: s
     parameter = known_parameter(key)
     versions = select(ParameterVersion).where(ParameterVersion.key == key).order_by(ParameterVersion.version.desc())
     if cursor is not None:
-        (before,) = decode_cursor(cursor, length=1)
-        versions = versions.where(ParameterVersion.version < int(before))
+        versions = versions.where(ParameterVersion.version < _version_in(cursor))
     items = [version.view() for version in session.scalars(versions.limit(limit + 1))]
     if len(items) <= limit:
         items.append(default_version_view(parameter))
     has_more = len(items) > limit
     page = items[:limit]
     return {"items": page, "next_cursor": encode_cursor([page[-1]["version"]]) if has_more else None}
+
+
+def _version_in(cursor: str) -> int:
+    (version,) = decode_cursor(cursor, length=1)
+    if not isinstance(version, int):
+        raise InvalidCursor.of_field("cursor", InvalidCursor.title)
+    return version

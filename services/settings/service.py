@@ -20,8 +20,8 @@ class SettingsService:
     database = Database()
 
     @query("settings:read")
-    def list_parameters(self, session: Session, passport: Passport) -> Page:
-        return queries.list_parameters(session)
+    def list_parameters(self, session: Session, passport: Passport, **page: Any) -> Page:
+        return queries.list_parameters(session, **page)
 
     @query("settings:read")
     def get_parameter(self, session: Session, passport: Passport, *, key: str) -> ParameterView:

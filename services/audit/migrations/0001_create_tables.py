@@ -42,8 +42,7 @@ create table log_rows (
     prev_hash bytea not null,
     hash bytea not null,
     search_text text not null generated always as (left(
-        action || ' ' || coalesce(actor_name, '') || ' ' || coalesce(resource_id, '') || ' '
-        || coalesce(order_no, '') || ' ' || message || ' ' || coalesce(reason, ''), 600)) stored,
+        action || ' ' || coalesce(actor_name, '') || ' ' || message || ' ' || coalesce(reason, ''), 400)) stored,
     constraint pk_log_rows primary key (seq, time),
     constraint uq_log_rows_event unique (event_id, part, time),
     constraint ck_log_rows_seq check (seq >= 1),
