@@ -16,7 +16,7 @@ import eventlet.tpool
 from shared.errors import Unavailable
 
 AT_ONCE_MAX: Final = 2
-WAITING_MAX: Final = 4
+WAITING_MAX: Final = 14
 WAIT_SECONDS_MAX: Final = 4.0
 
 Result = TypeVar("Result")

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 from services.users.domain.grants import merchant_list
 from services.users.models import ApiKey, Merchant, Role, User, api_key_merchants, user_merchants, user_roles
 from shared.contracts.users import (
-    ApiKeyNotFound,
     Introspection,
     MerchantNotFound,
     MeView,
@@ -140,14 +139,6 @@ def list_api_keys(session: Session, passport: Passport, *, limit: int, cursor: s
     now = session.scalars(sa.select(sa.func.now())).one()
     statement = sa.select(ApiKey).where(visible_api_keys(passport))
     return _page_by_id(session, statement, ApiKey.id, limit, cursor, lambda key: key.view(now))
-
-
-def get_api_key(session: Session, passport: Passport, *, key_id: str) -> ApiKey:
-    """Return an API key. Raises: ApiKeyNotFound."""
-    key = session.scalar(sa.select(ApiKey).where(ApiKey.id == key_id, visible_api_keys(passport)))
-    if key is None:
-        raise ApiKeyNotFound()
-    return key
 
 
 def get_me(session: Session, passport: Passport) -> MeView:

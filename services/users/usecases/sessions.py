@@ -82,6 +82,7 @@ def sign_in(
     fits_well = fits(password, attempt.password_hash)
     fresh_hash = hash_password(password) if fits_well and is_outdated(attempt.password_hash or "") else None
     with transaction() as session:
+        _require_unlocked(session, attempt)
         user = _proven_user(session, attempt) if fits_well else None
         if user is not None and user.status == "active":
             _forget_failures(session, attempt)
@@ -152,6 +153,7 @@ def change_password(transaction: Transaction, passport: Passport, *, current_pas
     fits_well = fits(current_password, attempt.password_hash)
     new_hash = hash_password(new_password) if fits_well else ""
     with transaction() as session:
+        _require_unlocked(session, attempt)
         proven = _proven_user(session, attempt) if fits_well else None
         if proven is not None:
             _forget_failures(session, attempt)
@@ -213,6 +215,10 @@ def _attempt(session: Session, passport: Passport, find: sa.Select[User], userna
 
 
 def _require_unlocked(session: Session, attempt: _Attempt) -> None:
+    """Refuse an attempt while its name is locked, also one that began before: or guesses sent at once would get past.
+
+    Raises: TooManySignIns.
+    """
     now = utc_now()
     known = sa.exists().where(
         UserSession.user_id == attempt.user_id,
@@ -233,12 +239,7 @@ def _require_unlocked(session: Session, attempt: _Attempt) -> None:
 
 
 def _proven_user(session: Session, attempt: _Attempt) -> User | None:
-    """Return the user whose password was just proven, locked; None if the password was changed meanwhile.
-
-    Whoever guessed in parallel and was locked out meanwhile is refused too, or the lock would only count.
-    Raises: TooManySignIns.
-    """
-    _require_unlocked(session, attempt)
+    """Return the user whose password was just proven, locked; None if the password was changed meanwhile."""
     return session.scalar(
         sa.select(User)
         .where(User.id == attempt.user_id, User.password_hash == attempt.password_hash)

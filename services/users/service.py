@@ -1,0 +1,177 @@
+"""What users offers over the bus. The gateway signs people in here, and asks what their sessions are good for."""
+
+from typing import Any
+
+from environs import Env
+from nameko.extensions import DependencyProvider
+
+from services.users import queries
+from services.users.tokens import SigningKeys
+from services.users.usecases import api_keys, merchants, roles, sessions, users
+from shared.contracts.users import (
+    ApiKeyWithSecretView,
+    Introspection,
+    MerchantView,
+    MeView,
+    RoleView,
+    SigningKeysView,
+    TokenPairView,
+    UserView,
+    UserWithPasswordView,
+)
+from shared.database import Database
+from shared.messaging import every
+from shared.paging import LIMIT_DEFAULT, Page
+from shared.passport import Passport
+from shared.rpc.entrypoints import command, query, rpc
+
+HOUSEKEEPING_SECONDS = 3600
+
+
+class SigningKeyFile(DependencyProvider):
+    """The keys in the file SIGNING_KEY_FILE, without which this service does not start."""
+
+    def setup(self) -> None:
+        self._keys = SigningKeys.from_file(Env().str("SIGNING_KEY_FILE"))
+
+    def get_dependency(self, worker_ctx: Any) -> SigningKeys:
+        return self._keys
+
+
+class UsersService:
+    """Staff, roles, sessions, API keys and merchants."""
+
+    name = "users"
+    database = Database()
+    signing_keys: SigningKeys = SigningKeyFile()
+
+    # These three see to their own transactions, since a refusal leaves a mark, and keep no answer under an
+    # idempotency key, since what they are asked and what they answer are secrets.
+
+    @rpc(None)
+    def sign_in(self, passport: Passport, *, username: str, password: str) -> TokenPairView:
+        return sessions.sign_in(
+            self.database.transaction, self.signing_keys, passport, username=username, password=password
+        )
+
+    @rpc(None)
+    def refresh_session(self, passport: Passport, *, refresh_token: str) -> TokenPairView:
+        return sessions.refresh_session(self.database.transaction, self.signing_keys, refresh_token=refresh_token)
+
+    @rpc(None)
+    def change_password(self, passport: Passport, *, current_password: str, new_password: str) -> None:
+        sessions.change_password(
+            self.database.transaction, passport, current_password=current_password, new_password=new_password
+        )
+
+    @command(None)
+    def end_session(self, session: Any, passport: Passport, *, everywhere: bool = False) -> None:
+        sessions.end_session(session, passport, everywhere=everywhere)
+
+    @query(None)
+    def introspect_session(self, session: Any, passport: Passport, *, session_id: str) -> Introspection:
+        return queries.introspect_session(session, session_id=session_id)
+
+    @query(None)
+    def introspect_api_key(self, session: Any, passport: Passport, *, key_id: str, secret_hash: str) -> Introspection:
+        return queries.introspect_api_key(session, key_id=key_id, secret_hash=secret_hash)
+
+    @rpc(None, is_repeatable=True)
+    def get_signing_keys(self, passport: Passport) -> SigningKeysView:
+        return self.signing_keys.public_view()
+
+    @query(None)
+    def get_me(self, session: Any, passport: Passport) -> MeView:
+        return queries.get_me(session, passport)
+
+    @query("users:read")
+    def list_users(
+        self, session: Any, passport: Passport, *, limit: int = LIMIT_DEFAULT, cursor: str | None = None, **filters: Any
+    ) -> Page:
+        return queries.list_users(session, passport, limit=limit, cursor=cursor, **filters)
+
+    @query("users:read")
+    def get_user(self, session: Any, passport: Passport, *, user_id: str) -> UserView:
+        return queries.get_user(session, passport, user_id=user_id).view()
+
+    @command("users:admin", stores_answer=False)
+    def create_user(self, session: Any, passport: Passport, **fields: Any) -> UserWithPasswordView:
+        return users.create_user(session, passport, **fields)
+
+    @command("users:admin")
+    def update_user(self, session: Any, passport: Passport, *, user_id: str, changes: dict[str, Any]) -> UserView:
+        return users.update_user(session, passport, user_id=user_id, changes=changes)
+
+    @command("users:admin")
+    def disable_user(self, session: Any, passport: Passport, *, user_id: str, reason: str) -> UserView:
+        return users.disable_user(session, passport, user_id=user_id, reason=reason)
+
+    @command("users:admin")
+    def enable_user(self, session: Any, passport: Passport, *, user_id: str, reason: str | None = None) -> UserView:
+        return users.enable_user(session, passport, user_id=user_id, reason=reason)
+
+    @command("users:admin", stores_answer=False)
+    def reset_password(
+        self, session: Any, passport: Passport, *, user_id: str, reason: str | None = None
+    ) -> UserWithPasswordView:
+        return users.reset_password(session, passport, user_id=user_id, reason=reason)
+
+    @query("users:read")
+    def list_roles(
+        self, session: Any, passport: Passport, *, limit: int = LIMIT_DEFAULT, cursor: str | None = None
+    ) -> Page:
+        return queries.list_roles(session, limit=limit, cursor=cursor)
+
+    @query("users:read")
+    def get_role(self, session: Any, passport: Passport, *, name: str) -> RoleView:
+        return queries.get_role(session, name=name).view()
+
+    @command("users:admin")
+    def create_role(self, session: Any, passport: Passport, **fields: Any) -> RoleView:
+        return roles.create_role(session, passport, **fields)
+
+    @command("users:admin")
+    def update_role(self, session: Any, passport: Passport, *, name: str, changes: dict[str, Any]) -> RoleView:
+        return roles.update_role(session, passport, name=name, changes=changes)
+
+    @command("users:admin")
+    def delete_role(self, session: Any, passport: Passport, *, name: str) -> None:
+        roles.delete_role(session, passport, name=name)
+
+    @query("merchants:read")
+    def list_merchants(
+        self, session: Any, passport: Passport, *, limit: int = LIMIT_DEFAULT, cursor: str | None = None, **filters: Any
+    ) -> Page:
+        return queries.list_merchants(session, passport, limit=limit, cursor=cursor, **filters)
+
+    @query("merchants:read")
+    def get_merchant(self, session: Any, passport: Passport, *, merchant_id: str) -> MerchantView:
+        return queries.get_merchant(session, passport, merchant_id=merchant_id).view()
+
+    @command("merchants:operate")
+    def create_merchant(self, session: Any, passport: Passport, **fields: Any) -> MerchantView:
+        return merchants.create_merchant(session, passport, **fields)
+
+    @command("merchants:operate")
+    def update_merchant(
+        self, session: Any, passport: Passport, *, merchant_id: str, changes: dict[str, str]
+    ) -> MerchantView:
+        return merchants.update_merchant(session, passport, merchant_id=merchant_id, changes=changes)
+
+    @query("users:admin")
+    def list_api_keys(
+        self, session: Any, passport: Passport, *, limit: int = LIMIT_DEFAULT, cursor: str | None = None
+    ) -> Page:
+        return queries.list_api_keys(session, passport, limit=limit, cursor=cursor)
+
+    @command("users:admin", stores_answer=False)
+    def create_api_key(self, session: Any, passport: Passport, **fields: Any) -> ApiKeyWithSecretView:
+        return api_keys.create_api_key(session, passport, **fields)
+
+    @command("users:admin")
+    def revoke_api_key(self, session: Any, passport: Passport, *, key_id: str) -> None:
+        api_keys.revoke_api_key(session, passport, key_id=key_id)
+
+    @every(seconds=HOUSEKEEPING_SECONDS)
+    def forget_old(self) -> None:
+        self.database.run(sessions.forget_old)

@@ -1,0 +1,37 @@
+"""How long failed sign-ins lock."""
+
+import pytest
+
+from services.users.domain.lockouts import BY_ADDRESS, BY_USERNAME, EVERY_ADDRESS, address_of, name_key, policy_for
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds"), [(0, 0), (7, 0), (8, 15), (9, 30), (10, 60), (13, 480), (14, 900), (15, 900), (10**6, 900)]
+)
+def test_lock_grows_with_each_failure_and_has_a_most(failures: int, seconds: int) -> None:
+    assert BY_ADDRESS.lock_seconds(failures) == seconds
+
+
+def test_lock_of_a_whole_name_is_softer() -> None:
+    assert BY_USERNAME.lock_seconds(BY_ADDRESS.failures_free) == 0
+    assert BY_USERNAME.lock_seconds(10**6) < BY_ADDRESS.lock_seconds(10**6)
+    assert policy_for(EVERY_ADDRESS) is BY_USERNAME
+    assert policy_for("203.0.113.7") is BY_ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("ip", "address"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:aaaa::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:bbbb::2", "2001:db8:1:2::/64"),
+        ("", "unknown"),
+        ("not an address", "unknown"),
+    ],
+)
+def test_address_is_what_one_person_commands(ip: str, address: str) -> None:
+    assert address_of(ip) == address
+
+
+def test_letter_case_and_spaces_do_not_make_another_name() -> None:
+    assert name_key(" Alice ") == name_key("ALICE") == "alice"
