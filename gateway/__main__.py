@@ -35,7 +35,7 @@ def settings(environment: dict[str, str]) -> dict[str, Any]:
     port = environment.get("PORT", str(PORT_DEFAULT))
     return {
         "bind": environment.get("BIND", f"127.0.0.1:{port}").split(","),
-        "workers": int(environment.get("GATEWAY_WORKERS", "1")),
+        "workers": workers_of(environment),
         "worker_class": environment.get("GATEWAY_WORKER_CLASS", "gevent"),
         "threads": int(environment.get("GATEWAY_THREADS", "64")),
         "worker_connections": CONNECTIONS_MAX,
@@ -53,6 +53,11 @@ def settings(environment: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def workers_of(environment: dict[str, str]) -> int:
+    """Return how many worker processes to run: GATEWAY_WORKERS, or what supervisors call WEB_CONCURRENCY."""
+    return int(environment.get("GATEWAY_WORKERS") or environment.get("WEB_CONCURRENCY") or "1")
+
+
 def _stop_worker(_server: Any, _worker: Any) -> None:
     from gateway.process import stop
 
@@ -61,7 +66,7 @@ def _stop_worker(_server: Any, _worker: Any) -> None:
 
 def main() -> None:
     """Serve until told to stop."""
-    if int(os.environ.get("GATEWAY_WORKERS", "1")) > 1:
+    if workers_of(dict(os.environ)) > 1:
         # Each worker counts for itself; /metrics adds them up from these files.
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="gateway-metrics-"))
     Gateway().run()

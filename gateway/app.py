@@ -2,12 +2,14 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 
 from flask import Flask, Response, request
 
 import gateway.api
 from gateway import answers, authorization, openapi, problems, records, rpc
 from gateway.authentication import Authenticator
+from gateway.blueprint import Blueprint
 from gateway.configuration import Configuration
 from gateway.context import begin, context
 from gateway.records import Recorder
@@ -29,8 +31,13 @@ SECURITY_HEADERS = {
 }
 
 
-def create_app(configuration: Configuration, *, client: Client, recorder: Recorder) -> Flask:
-    """Return the gateway as a WSGI application; its client and recorder are the caller's to start and stop."""
+def create_app(
+    configuration: Configuration, *, client: Client, recorder: Recorder, further: Iterable[Blueprint] = ()
+) -> Flask:
+    """Return the gateway as a WSGI application; its client and recorder are the caller's to start and stop.
+
+    further: blueprints beside those of `gateway/api`, as tests and benchmarks have them.
+    """
     app = Flask(__name__)
     app.config.update(openapi.configuration())
     app.url_map.strict_slashes = True
@@ -43,7 +50,7 @@ def create_app(configuration: Configuration, *, client: Client, recorder: Record
     records.install(app, recorder)
     authorization.install(app, Authenticator(bus.call_for_gateway))
     problems.install(app)
-    _register_blueprints(app)
+    _register_blueprints(app, [*_found_blueprints(), *further])
     return app
 
 
@@ -64,12 +71,16 @@ def _install_context(app: Flask, configuration: Configuration) -> None:
         return response
 
 
-def _register_blueprints(app: Flask) -> None:
-    """Register the `blueprint` of each module in `gateway/api`, so that nobody keeps a list."""
+def _register_blueprints(app: Flask, blueprints: Iterable[Blueprint]) -> None:
     api = openapi.Api(app)
     openapi.describe(api.spec)
+    for blueprint in blueprints:
+        api.register_blueprint(blueprint)
     app.extensions["countinghouse-spec"] = api.spec
-    for found in sorted(pkgutil.iter_modules(gateway.api.__path__), key=lambda module: module.name):
-        module = importlib.import_module(f"gateway.api.{found.name}")
-        api.register_blueprint(module.blueprint)
     app.extensions["countinghouse-document"] = answers.json_bytes(api.spec.to_dict())
+
+
+def _found_blueprints() -> list[Blueprint]:
+    """Return the `blueprint` of each module in `gateway/api`, so that nobody keeps a list."""
+    names = sorted(module.name for module in pkgutil.iter_modules(gateway.api.__path__))
+    return [importlib.import_module(f"gateway.api.{name}").blueprint for name in names]

@@ -18,6 +18,7 @@ from gateway.terms import View, declare, terms_of
 
 API_PREFIX = "/api/v1"
 _TERMS_DOC = "terms"
+_OPERATION_ID = "operation_id"
 
 Shape = type[MarshmallowSchema] | MarshmallowSchema | dict[str, Any] | None
 
@@ -58,6 +59,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                 raise TypeError(f"{method} {rule} declares none of @needs, @signed_in and @public")
             document = view.__dict__["_apidoc"] = deepcopy(getattr(view, "_apidoc", {}))
             document[_TERMS_DOC] = terms
+            document[_OPERATION_ID] = f"{self.name}.{view.__name__}"
             self.route(rule, methods=[method])(view)
             return view
 
@@ -127,4 +129,5 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
 
 
 def _prepare_terms_doc(document: dict[str, Any], facts: dict[str, Any], *, method: str, **_: Any) -> dict[str, Any]:
+    document["operationId"] = facts[_OPERATION_ID]
     return operation_of(document, facts[_TERMS_DOC], method)

@@ -99,7 +99,7 @@ def _ping(reach: Bus, service: str) -> dict[str, Any]:
         facts = reach.ping(service, timeout_seconds=PING_SECONDS)
     except ServiceError as error:
         return {"is_ready": False, "code": error.code}
-    return {"is_ready": facts.get("database") in (True, "ok"), **facts}
+    return {"is_ready": bool(facts["database"]), **facts}
 
 
 def _swagger_ui_directory() -> str:

@@ -1,8 +1,13 @@
 """Cards as the API shows and takes them."""
 
+from typing import Any
+
+from marshmallow import validate
+
 from gateway.schemas import fields
 from gateway.schemas.base import PageQuery, Schema
 
+CARDS_PER_ASSIGNMENT_MAX = 1_000
 STATUSES = ("inactive", "active", "frozen", "closed")
 
 
@@ -24,23 +29,95 @@ class CardSchema(Schema):
     updated_at = fields.Timestamp(required=True)
 
 
+class CardListSchema(Schema):
+    """The cards that fit: one or none."""
+
+    items = fields.List(fields.Nested(CardSchema), required=True)
+    next_cursor = fields.Text(required=True, allow_none=True)
+
+
+class NumberField(fields.Text):
+    """A full card number, with or without spaces and hyphens. It is never answered."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(length_min=12, length_max=30, metadata={"example": "4111 1111 1111 1111"}, **kwargs)
+
+
+class ExpiryField(fields.Text):
+    """A card's last month."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        description = "The last month: 2029-05 or 05/29."
+        super().__init__(length_min=5, length_max=7, metadata={"description": description}, **kwargs)
+
+
 class NewCardSchema(Schema):
     """A card to make. Its `number` is Luhn-checked; without one it is made from the `bin`."""
 
-    number = fields.Text(length_min=12, length_max=19)
-    bin = fields.Text(length_min=6, length_max=8)
+    number = NumberField(load_default=None)
+    bin = fields.Text(length_min=6, length_max=8, load_default=None)
     holder_name = fields.Text(required=True, length_min=1, length_max=100)
     currency = fields.Currency(required=True)
-    expiry = fields.Text(required=True, length_max=7)
+    expiry = ExpiryField(load_default=None, allow_none=True)
     merchant_id = fields.Identifier(load_default=None, allow_none=True)
 
 
-class CardQuery(PageQuery):
-    """Which cards."""
+class CardChangeSchema(Schema):
+    """What of a card changes; what is left out stays."""
 
-    q = fields.Text(length_max=100)
-    status = fields.Word(STATUSES)
-    merchant_id = fields.Identifier()
-    brand = fields.Text(length_max=30)
-    currency = fields.Currency()
-    last4 = fields.Text(length_min=4, length_max=4)
+    holder_name = fields.Text(length_min=1, length_max=100, load_default=None)
+    expiry = ExpiryField(load_default=None)
+
+
+class CardNumberSchema(Schema):
+    """The full number of the card that is looked for."""
+
+    number = NumberField(required=True)
+
+
+class CardMerchantSchema(Schema):
+    """Who gets the card; null for nobody."""
+
+    merchant_id = fields.Identifier(required=True, allow_none=True)
+
+
+class BulkAssignmentSchema(Schema):
+    """Which cards go to which merchant."""
+
+    card_ids = fields.List(fields.Identifier(), required=True, validate=validate.Length(1, CARDS_PER_ASSIGNMENT_MAX))
+    merchant_id = fields.Identifier(required=True)
+
+
+class BulkAssignedSchema(Schema):
+    """The cards, in the order that they were named, and how many of them changed hands."""
+
+    items = fields.List(fields.Nested(CardSchema), required=True)
+    changed = fields.Integer(required=True)
+
+
+class AssignmentSchema(Schema):
+    """The half-open interval during which a merchant held the card; without an end it still does."""
+
+    card_id = fields.Text(required=True)
+    merchant_id = fields.Text(required=True)
+    assigned_at = fields.Timestamp(required=True)
+    unassigned_at = fields.Timestamp(required=True, allow_none=True)
+
+
+class RevealedCardSchema(Schema):
+    """The one answer that holds a full card number."""
+
+    id = fields.Text(required=True)
+    number = fields.Text(required=True)
+    expiry = fields.Text(required=True)
+
+
+class CardQuery(PageQuery):
+    """Which cards. `q`: the last four digits, the BIN, a card's id, or a part of the holder's name."""
+
+    q = fields.Text(length_max=100, load_default=None)
+    status = fields.Word(STATUSES, load_default=None)
+    merchant_id = fields.Identifier(load_default=None)
+    brand = fields.Text(length_max=30, load_default=None)
+    currency = fields.Currency(load_default=None)
+    last4 = fields.Text(length_min=4, length_max=4, load_default=None)
