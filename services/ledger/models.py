@@ -1,4 +1,4 @@
-"""The ledger's tables as its reads know them. Their constraints stand in the migration, their writes in `statements`."""
+"""The ledger's tables as its reads know them. Constraints stand in the migration, writes in `statements`."""
 
 from typing import Any, Final
 

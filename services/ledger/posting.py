@@ -27,12 +27,13 @@ from shared.contracts.ledger import (
     ErrorView,
     LargeChangeDetected,
 )
-from shared.errors import IdempotencyInProgress, InvalidRequest, ServiceError
+from shared.errors import Conflict, IdempotencyInProgress, NotFound, ServiceError
 from shared.events import Event
 from shared.outbox import outbox_row
 from shared.rpc.wire import Answer, Call
 
 HOUR_MICROSECONDS: Final = 3_600_000_000
+KEPT_REFUSALS: Final = (Conflict, NotFound)
 _Holder = tuple[str, str, str, str]
 _Posted = tuple[Entry, EntryView]
 
@@ -172,11 +173,11 @@ def _write_events(connection: sa.Connection, events: Sequence[tuple[Event, Call]
 
 
 def _keep_answers(connection: sa.Connection, outcomes: Sequence[tuple[Call, Outcome | None]]) -> None:
-    """Keep what was carried out or refused for good. A request that was invalid by itself may come again, corrected."""
+    """Keep what was carried out or refused for good, as `shared.rpc.entrypoints` does for a command."""
     kept = [
         (call, outcome)
         for call, outcome in outcomes
-        if call.idempotency_key is not None and not isinstance(outcome, InvalidRequest)
+        if call.idempotency_key is not None and isinstance(outcome, (Answer, *KEPT_REFUSALS))
     ]
     if not kept:
         return
@@ -213,18 +214,18 @@ class _Ledger:
                 "currencies": texts(h[3] for h in holders),
             }
             for row in statements.run(connection, statements.LOCK_ACCOUNTS, parameters):
-                n, account_id, balance, held, version, digest, row_at = row
-                holder = holders[n - 1]
-                accounts[holder] = Account(account_id, *holder, balance, held, version, bytes(digest))
-                at = max(at, row_at)
+                account = accounts[holders[row.n - 1]] = Account(row.id, *holders[row.n - 1])
+                account.balance, account.held = row.balance, row.held
+                account.version, account.digest = row.version, bytes(row.digest)
+                at = max(at, row.at_microseconds)
         missing = [holder for holder in holders if holder not in accounts]
         new_ids: set[int] = set()
         if missing:
             rows = statements.run(connection, statements.NEW_ACCOUNT_IDS, {"count": len(missing)})
-            for holder, (account_id, row_at) in zip(missing, rows, strict=True):
-                accounts[holder] = Account(account_id, *holder)
-                new_ids.add(account_id)
-                at = max(at, row_at)
+            for holder, row in zip(missing, rows, strict=True):
+                accounts[holder] = Account(row.id, *holder)
+                new_ids.add(row.id)
+                at = max(at, row.at_microseconds)
         return cls(accounts, new_ids, at)
 
     def enter(self, change: Change, maker: Maker) -> Entry:

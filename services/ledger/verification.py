@@ -1,0 +1,242 @@
+"""The proof of the ledger: every account from its first entry to its last, every sum, and the trial balance.
+
+All of it is read in one snapshot, so that posting goes on meanwhile and never looks like a fault.
+"""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, Final, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.ledger.domain.entries import entry_id
+from shared.contracts.ledger import LedgerFault, VerificationView
+from shared.errors import Conflict
+from shared.times import rfc3339, utc_now
+
+FAULTS_SHOWN_MAX: Final = 100
+STATEMENT_SECONDS_MAX: Final = 1800
+
+Mode = Literal["full", "incremental"]
+
+
+class VerificationRunning(Conflict):
+    """The ledger is being proved right now."""
+
+
+# What `domain.entries.enter` hashes, in SQL.
+_CONTENT = """
+        sha256(convert_to(concat_ws(E'\\x1f', e.account_id, e.version, e.amount, e.balance_before, e.balance_after,
+            e.type, coalesce(e.counter_account, ''), e.merchant_id, e.holder_type, e.holder_id, e.currency,
+            coalesce(e.order_no, ''), coalesce(e.channel, ''), coalesce(e.note, ''), coalesce(e.reason, ''),
+            e.actor_id, e.actor_name, e.actor_type, e.request_id,
+            (extract(epoch from e.created_at) * 1000000)::bigint), 'UTF8'))
+"""
+
+# The accounts to prove, each with the place that its proof goes on from.
+_SUBJECTS = {
+    "full": """
+        select a.*, 0::bigint as from_version, 0::bigint as from_balance, ''::bytea as from_digest from accounts a
+    """,
+    "incremental": """
+        select a.*, coalesce(v.version, 0) as from_version, coalesce(v.balance, 0) as from_balance,
+               coalesce(v.digest, '') as from_digest
+          from accounts a left join verified_accounts v on v.account_id = a.id
+         where v.account_id is null
+            or (a.version, a.balance, a.digest) is distinct from (v.version, v.balance, v.digest)
+    """,
+}
+
+# One statement, since the app role may make no temporary table. Each row is a finding: `kind` and what belongs to it.
+_PROOF = """
+with subject as materialized ({subjects}), hashed as (
+    select e.account_id, e.version, e.amount, e.balance_before, e.balance_after, e.digest, {content} as content,
+           (e.merchant_id, e.holder_type, e.holder_id, e.currency)
+               = (s.merchant_id, s.holder_type, s.holder_id, s.currency) as is_of_account,
+           s.merchant_id, s.from_version, s.from_balance, s.from_digest
+      from subject s join entries e on e.account_id = s.id and e.version > s.from_version
+), linked as (
+    select *, coalesce(lag(version) over chain, from_version) as previous_version,
+           coalesce(lag(balance_after) over chain, from_balance) as previous_balance,
+           coalesce(lag(digest) over chain, from_digest) as previous_digest,
+           lead(version) over chain is null as is_last
+      from hashed
+    window chain as (partition by account_id order by version)
+), judged as materialized (
+    select account_id, merchant_id, version, balance_before, balance_after, digest, previous_version,
+           previous_balance, is_last,
+           version > previous_version + 1 as is_gap,
+           version = previous_version as is_double,
+           version = previous_version + 1 and balance_before <> previous_balance as is_broken,
+           balance_after <> balance_before + amount as is_wrong_sum,
+           version = previous_version + 1 and digest <> sha256(previous_digest || content) as is_changed,
+           not is_of_account as is_misplaced
+      from linked
+), bad as materialized (
+    select * from judged where is_gap or is_double or is_broken or is_wrong_sum or is_changed or is_misplaced
+), bad_account as materialized (
+    select s.id as account_id, s.merchant_id, s.balance, s.version,
+           coalesce(j.balance_after, s.from_balance) as last_balance,
+           coalesce(j.version, s.from_version) as last_version
+      from subject s left join (select * from judged where is_last) j on j.account_id = s.id
+     where s.balance <> coalesce(j.balance_after, s.from_balance)
+        or s.version <> coalesce(j.version, s.from_version)
+        or s.digest <> coalesce(j.digest, s.from_digest)
+), remembering as (
+    insert into verified_accounts as v (account_id, version, balance, digest)
+    select account_id, version, balance_after, digest from judged
+     where is_last and account_id not in (select account_id from bad union all select account_id from bad_account)
+     order by account_id
+        on conflict on constraint pk_verified_accounts do update
+           set version = excluded.version, balance = excluded.balance, digest = excluded.digest,
+               verified_at = excluded.verified_at
+)
+select 'count' as kind, jsonb_build_object(
+           'entries', (select count(*) from judged), 'accounts', (select count(*) from subject)) as found
+union all
+select 'entry', to_jsonb(bad) - 'digest' from bad
+union all
+select 'account', to_jsonb(bad_account) from bad_account
+"""
+
+_ORPHANS = """
+select account_id, min(merchant_id) as merchant_id, count(*) as entries from entries e
+ where not exists (select from accounts a where a.id = e.account_id) group by account_id order by account_id
+"""
+
+_SYSTEM_ACCOUNTS = """
+select merchant_id, counter_account, currency, balance from system_account_totals
+union all
+select merchant_id, counter_account, currency, -(increase + decrease) from posting_deltas
+ where counter_account is not null
+"""
+
+_TRIAL_FAULTS = f"""
+select currency, merchant_id, sum(balance) as difference
+  from (select currency, merchant_id, balance::numeric from accounts
+        union all select currency, merchant_id, balance from ({_SYSTEM_ACCOUNTS}) as system) as leg
+ group by currency, merchant_id having sum(balance) <> 0 order by currency, merchant_id
+"""
+
+_SYSTEM_FAULTS = f"""
+select merchant_id, counter_account, currency, sum(balance) as difference
+  from ({_SYSTEM_ACCOUNTS}
+        union all
+        select merchant_id, counter_account, currency, sum(amount) from entries
+         where counter_account is not null group by 1, 2, 3) as leg
+ group by 1, 2, 3 having sum(balance) <> 0 order by 1, 2, 3
+"""
+
+_HOUR_FAULTS = """
+select hour, merchant_id, currency, type, sum(entries) as entries, sum(increase) as increase, sum(decrease) as decrease
+  from (select hour, merchant_id, currency, type, entries, increase, decrease from hourly_totals
+        union all
+        select hour, merchant_id, currency, type, entries, increase, decrease from posting_deltas
+        union all
+        select date_trunc('hour', created_at, 'UTC'), merchant_id, currency, type, -count(*),
+               -coalesce(sum(amount) filter (where amount > 0), 0), -coalesce(sum(amount) filter (where amount < 0), 0)
+          from entries group by 1, 2, 3, 4) as leg
+ group by 1, 2, 3, 4 having sum(entries) <> 0 or sum(increase) <> 0 or sum(decrease) <> 0 order by 1, 2, 3, 4
+"""
+
+
+def verify_ledger(session: Session, *, mode: Mode) -> VerificationView:
+    """Prove the ledger, and remember how far.
+
+    mode: `full` proves every entry and every sum; `incremental` the entries since the last proof of their account,
+    and the trial balance.
+    Raises: VerificationRunning.
+    """
+    # This decides the snapshot, and so comes before anything else in the transaction.
+    session.execute(sa.text("set transaction isolation level repeatable read"))
+    session.execute(sa.text(f"set local statement_timeout = '{STATEMENT_SECONDS_MAX}s'"))
+    session.execute(sa.text("set local work_mem = '64MB'"))
+    if not session.execute(sa.text("select pg_try_advisory_xact_lock(hashtext('verify_ledger'))")).scalar_one():
+        raise VerificationRunning(retry_after_seconds=5)
+    found = session.execute(sa.text(_PROOF.format(subjects=_SUBJECTS[mode], content=_CONTENT))).all()
+    [count] = [row.found for row in found if row.kind == "count"]
+    faults = [f for row in found if row.kind == "entry" for f in _entry_faults(SimpleNamespace(**row.found))]
+    faults += [_account_fault(SimpleNamespace(**row.found)) for row in found if row.kind == "account"]
+    faults += _sum_faults(session, is_full=mode == "full")
+    return {
+        "ok": not faults,
+        "mode": mode,
+        "accounts": count["accounts"],
+        "entries": count["entries"],
+        "faults": faults[:FAULTS_SHOWN_MAX],
+        "fault_count": len(faults),
+        "verified_at": rfc3339(utc_now()),
+    }
+
+
+def _sum_faults(session: Session, *, is_full: bool) -> list[LedgerFault]:
+    def rows(statement: str) -> Sequence[Any]:
+        return session.execute(sa.text(statement)).all()
+
+    faults = [
+        _fault("trial_balance", f"The {r.currency} accounts of {r.merchant_id} are off by {r.difference}.", r)
+        for r in rows(_TRIAL_FAULTS)
+    ]
+    if is_full:
+        faults += [
+            _fault("orphan", f"{r.entries} entries belong to account {r.account_id}, which is gone.", r)
+            for r in rows(_ORPHANS)
+        ]
+        faults += [
+            _fault("system_account", f"{r.counter_account} in {r.currency} is off by {r.difference}.", r)
+            for r in rows(_SYSTEM_FAULTS)
+        ]
+        faults += [
+            _fault("hourly_total", f"Type {r.type} in {r.currency} at {r.hour:%Y-%m-%d %H}:00 UTC is off.", r)
+            for r in rows(_HOUR_FAULTS)
+        ]
+    return faults
+
+
+def _entry_faults(row: Any) -> list[LedgerFault]:
+    """Return what is wrong with one entry, or between it and the one before."""
+    found = []
+    if row.is_gap:
+        lacking = f"{row.previous_version + 1} to {row.version - 1}"
+        found.append(_fault("gap", f"Before version {row.version}, versions {lacking} are missing.", row))
+    if row.is_double:
+        found.append(_fault("double", f"Version {row.version} stands twice.", row))
+    if row.is_broken:
+        detail = (
+            f"It begins at {row.balance_before}, but version {row.previous_version} ended at {row.previous_balance}."
+        )
+        found.append(_fault("chain", detail, row))
+    if row.is_wrong_sum:
+        found.append(_fault("sum", "Its balance after is not its balance before and its amount.", row))
+    if row.is_changed:
+        found.append(_fault("changed", "Its content is not what was posted.", row))
+    if row.is_misplaced:
+        found.append(_fault("misplaced", "Its holder is not its account's.", row))
+    return found
+
+
+def _account_fault(row: Any) -> LedgerFault:
+    """Return what is wrong between an account and its last entry."""
+    detail = (
+        f"The account says version {row.version} and balance {row.balance}; its last entry is version "
+        f"{row.last_version} with balance {row.last_balance}."
+    )
+    return {
+        "kind": "account",
+        "detail": detail,
+        "account_id": row.account_id,
+        "entry_id": None,
+        "merchant_id": row.merchant_id,
+    }
+
+
+def _fault(kind: str, detail: str, row: Any) -> LedgerFault:
+    account_id, version = getattr(row, "account_id", None), getattr(row, "version", None)
+    return {
+        "kind": kind,
+        "detail": detail,
+        "account_id": account_id,
+        "entry_id": None if account_id is None or version is None else entry_id(account_id, version),
+        "merchant_id": row.merchant_id,
+    }
