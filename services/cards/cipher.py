@@ -10,6 +10,7 @@ import hmac
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -64,3 +65,9 @@ class NumberCipher:
     def index(self, number: str) -> bytes:
         """Return the keyed hash by which equal numbers are found."""
         return hmac.digest(self._index_key, number.encode(), "sha256")
+
+
+@cache
+def number_cipher() -> NumberCipher:
+    """Return this process's cipher. Raises: KeyError, ValueError."""
+    return NumberCipher.from_environment()

@@ -10,7 +10,7 @@ from services.cards.cipher import NumberCipher
 from services.cards.domain.numbers import looks_like_number, parse_number
 from services.cards.models import Assignment, Card
 from shared.contracts.cards import AssignmentPage, CardNotFound, CardPage, CardView, NumberInAddress
-from shared.paging import InvalidCursor, decode_cursor, encode_cursor
+from shared.paging import LIMIT_DEFAULT, InvalidCursor, decode_cursor, encode_cursor
 from shared.passport import Passport
 
 _LAST4 = re.compile(r"[0-9]{4}", re.ASCII)
@@ -39,14 +39,14 @@ def list_cards(
     session: Session,
     passport: Passport,
     *,
-    q: str | None,
-    status: str | None,
-    merchant_id: str | None,
-    brand: str | None,
-    currency: str | None,
-    last4: str | None,
-    limit: int,
-    cursor: str | None,
+    q: str | None = None,
+    status: str | None = None,
+    merchant_id: str | None = None,
+    brand: str | None = None,
+    currency: str | None = None,
+    last4: str | None = None,
+    limit: int = LIMIT_DEFAULT,
+    cursor: str | None = None,
 ) -> CardPage:
     """Return the cards that fit all filters, newest first.
 
@@ -97,7 +97,7 @@ def search_card(session: Session, passport: Passport, cipher: NumberCipher, *, n
 
 
 def list_assignments(
-    session: Session, passport: Passport, *, card_id: str, limit: int, cursor: str | None
+    session: Session, passport: Passport, *, card_id: str, limit: int = LIMIT_DEFAULT, cursor: str | None = None
 ) -> AssignmentPage:
     """Return which merchants held the card when, the present one first; other callers' merchants are left out.
 

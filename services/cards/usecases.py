@@ -1,7 +1,7 @@
 """What can be done to cards. Each function runs in the caller's transaction; a card is locked before it changes."""
 
 import secrets
-from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from services.cards.cipher import NumberCipher
 from services.cards.domain import numbers
+from services.cards.domain.expiry import default_expiry, parse_expiry
 from services.cards.domain.states import Status, Verb, next_status, require_open
 from services.cards.models import Assignment, Card
 from services.cards.queries import visible
@@ -32,6 +33,7 @@ from shared.contracts.cards import (
     MerchantRequired,
     RevealedCardView,
 )
+from shared.copies import require_merchant
 from shared.errors import InvalidRequest, PermissionDenied
 from shared.ids import new_id
 from shared.money import fraction_digits
@@ -41,38 +43,36 @@ from shared.times import utc_now
 CARDS_PER_ASSIGNMENT_MAX = 1_000
 NUMBER_ATTEMPTS_MAX = 20
 
-RequireMerchant = Callable[[Session, Passport, str], None]
-"""Refuses a merchant that is unknown or out of the caller's scope. Raises: MerchantNotFound."""
-
 
 def create_card(
     session: Session,
     passport: Passport,
     cipher: NumberCipher,
-    require_merchant: RequireMerchant,
     *,
-    number: str | None,
-    bin: str | None,
     holder_name: str,
     currency: str,
-    expiry: str,
-    merchant_id: str | None,
+    number: str | None = None,
+    bin: str | None = None,
+    expiry: str | None = None,
+    merchant_id: str | None = None,
 ) -> CardView:
     """Create an inactive card, with the number that is given or a fresh one under the BIN.
 
-    expiry: its last month, as YYYY-MM.
-    Raises, in order: InvalidMoney for an unknown currency, MerchantRequired, MerchantNotFound, InvalidRequest for
-    neither or both of number and BIN, InvalidCardNumber or InvalidBin, CardNumberTaken or BinExhausted.
+    expiry: its last month, as YYYY-MM or MM/YY; None for three years from now.
+    Raises, in order: InvalidMoney for an unknown currency, InvalidExpiry, MerchantRequired, MerchantNotFound,
+    InvalidRequest for neither or both of number and BIN, InvalidCardNumber or InvalidBin, CardNumberTaken or
+    BinExhausted.
     Emits: CardCreated, and CardAssigned where a merchant is given.
     """
     fraction_digits(currency)
+    month = default_expiry(utc_now().date()) if expiry is None else parse_expiry(expiry)
     if merchant_id is None and passport.merchants is not None:
         raise MerchantRequired.of_field("merchant_id", MerchantRequired.title)
     if merchant_id is not None:
         require_merchant(session, passport, merchant_id)
     if (number is None) == (bin is None):
         raise InvalidRequest.of_field("number", "Give either a number or a BIN.")
-    details = {"holder_name": holder_name, "currency": currency, "expiry": expiry}
+    details = {"holder_name": holder_name, "currency": currency, "expiry": month}
     if number is not None:
         card = _insert_card(session, cipher, numbers.parse_number(number), details)
         if card is None:
@@ -130,17 +130,18 @@ def _insert_card(session: Session, cipher: NumberCipher, number: str, details: d
 
 
 def update_card(
-    session: Session, passport: Passport, *, card_id: str, holder_name: str | None, expiry: str | None
+    session: Session, passport: Passport, *, card_id: str, holder_name: str | None = None, expiry: str | None = None
 ) -> CardView:
     """Change a card's holder name or expiry; what is None stays.
 
-    Raises, in order: CardNotFound, CardIsClosed.
+    Raises, in order: InvalidExpiry, CardNotFound, CardIsClosed.
     Emits: CardUpdated, when something changed.
     """
+    month = None if expiry is None else parse_expiry(expiry)
     card = _lock_card(session, passport, card_id)
     require_open(Status(card.status))
     changes = {}
-    for field, value in (("holder_name", holder_name), ("expiry", expiry)):
+    for field, value in (("holder_name", holder_name), ("expiry", month)):
         before = getattr(card, field)
         if value is not None and value != before:
             setattr(card, field, value)
@@ -194,7 +195,6 @@ def _move(
 def assign_card(
     session: Session,
     passport: Passport,
-    require_merchant: RequireMerchant,
     *,
     card_id: str,
     merchant_id: str | None,
@@ -218,7 +218,6 @@ def assign_card(
 def assign_cards(
     session: Session,
     passport: Passport,
-    require_merchant: RequireMerchant,
     *,
     card_ids: list[str],
     merchant_id: str,
@@ -255,17 +254,19 @@ def _assign(session: Session, passport: Passport, cards: list[Card], merchant_id
     if not moving:
         return 0
     # The clock is read after the cards are locked, so that an interval never ends before it began.
-    now = session.scalar(select(func.clock_timestamp()))
+    now: datetime | None = session.scalar(select(func.clock_timestamp()))
     assert now is not None
     open_intervals = select(Assignment).where(
         Assignment.card_id.in_([card.id for card in moving]), Assignment.unassigned_at.is_(None)
     )
     for interval in session.scalars(open_intervals):
         interval.unassigned_at = max(now, interval.assigned_at)
+    events = []
     for card in moving:
         before, card.merchant_id, card.updated_at = card.merchant_id, merchant_id, now
         facts = _facts(card) | {"merchant_id": merchant_id or before}
-        outbox.add(session, CardAssigned(**facts, changes={"merchant_id": {"before": before, "after": merchant_id}}))
+        events.append(CardAssigned(**facts, changes={"merchant_id": {"before": before, "after": merchant_id}}))
+    outbox.add(session, *events)
     # The old intervals must be closed before the new ones open: only one may be open.
     session.flush()
     if merchant_id is not None:

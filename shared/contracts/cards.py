@@ -75,6 +75,10 @@ class InvalidBin(InvalidRequest):
     """A BIN is six to eight digits."""
 
 
+class InvalidExpiry(InvalidRequest):
+    """An expiry is a month such as 2029-05 or 05/29."""
+
+
 class MerchantRequired(InvalidRequest):
     """Whoever sees some merchants only makes cards for one of them."""
 

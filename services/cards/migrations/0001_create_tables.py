@@ -2,7 +2,8 @@
 
 import sqlalchemy as sa
 from alembic import op
-from shared.database import create_kernel_tables
+
+from shared.kernel_tables import create_kernel_tables
 
 revision = "0001"
 down_revision = None

@@ -1,0 +1,86 @@
+"""The cards service on the bus: each method is one transaction around one use case or query."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from services.cards import queries, usecases
+from services.cards.cipher import number_cipher
+from shared.contracts.cards import AssignmentPage, AssignmentsView, CardPage, CardView, RevealedCardView
+from shared.contracts.users import MerchantCreated, MerchantUpdated
+from shared.copies import Merchants
+from shared.database import Database
+from shared.events import Envelope
+from shared.messaging import handles
+from shared.passport import Passport
+from shared.rpc.entrypoints import command, query
+
+
+class CardsService:
+    """Virtual cards."""
+
+    name = "cards"
+
+    database = Database()
+    merchants = Merchants()
+
+    @query("cards:read")
+    def list_cards(self, session: Session, passport: Passport, **filters: Any) -> CardPage:
+        return queries.list_cards(session, passport, **filters)
+
+    @query("cards:read")
+    def search_card(self, session: Session, passport: Passport, *, number: str) -> CardPage:
+        return queries.search_card(session, passport, number_cipher(), number=number)
+
+    @query("cards:read")
+    def get_card(self, session: Session, passport: Passport, *, card_id: str) -> CardView:
+        return queries.get_card(session, passport, card_id=card_id)
+
+    @query("cards:read")
+    def list_assignments(self, session: Session, passport: Passport, **page: Any) -> AssignmentPage:
+        return queries.list_assignments(session, passport, **page)
+
+    @command("cards:operate")
+    def create_card(self, session: Session, passport: Passport, **card: Any) -> CardView:
+        return usecases.create_card(session, passport, number_cipher(), **card)
+
+    @command("cards:operate")
+    def update_card(self, session: Session, passport: Passport, *, card_id: str, **fields: Any) -> CardView:
+        return usecases.update_card(session, passport, card_id=card_id, **fields)
+
+    @command("cards:operate")
+    def activate_card(self, session: Session, passport: Passport, *, card_id: str) -> CardView:
+        return usecases.activate_card(session, passport, card_id=card_id)
+
+    @command("cards:operate")
+    def freeze_card(self, session: Session, passport: Passport, *, card_id: str, reason: str) -> CardView:
+        return usecases.freeze_card(session, passport, card_id=card_id, reason=reason)
+
+    @command("cards:operate")
+    def unfreeze_card(self, session: Session, passport: Passport, *, card_id: str) -> CardView:
+        return usecases.unfreeze_card(session, passport, card_id=card_id)
+
+    @command("cards:operate")
+    def close_card(self, session: Session, passport: Passport, *, card_id: str, reason: str) -> CardView:
+        return usecases.close_card(session, passport, card_id=card_id, reason=reason)
+
+    @command("cards:operate")
+    def assign_card(self, session: Session, passport: Passport, *, card_id: str, merchant_id: str | None) -> CardView:
+        return usecases.assign_card(session, passport, card_id=card_id, merchant_id=merchant_id)
+
+    @command("cards:operate")
+    def assign_cards(
+        self, session: Session, passport: Passport, *, card_ids: list[str], merchant_id: str
+    ) -> AssignmentsView:
+        return usecases.assign_cards(session, passport, card_ids=card_ids, merchant_id=merchant_id)
+
+    # Its answer holds the full number, which must lie nowhere but in its sealed column.
+    @command("cards:admin", stores_answer=False)
+    def reveal_card(self, session: Session, passport: Passport, *, card_id: str, reason: str) -> RevealedCardView:
+        return usecases.reveal_card(session, passport, number_cipher(), card_id=card_id, reason=reason)
+
+    @handles(MerchantCreated, MerchantUpdated)
+    def on_merchant_changed(
+        self, session: Session, envelope: Envelope, event: MerchantCreated | MerchantUpdated
+    ) -> None:
+        self.merchants.take(session, event)
