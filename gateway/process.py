@@ -1,11 +1,12 @@
 """What lives as long as a gateway process: its client of the bus, its recorder, its application."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from flask import Flask
 
 from gateway.app import create_app
+from gateway.blueprint import Blueprint
 from gateway.configuration import from_environment
 from gateway.records import Recorder
 from gateway.spool import Spool
@@ -16,8 +17,11 @@ from shared.rpc.client import RpcClient
 _at_stop: list[Callable[[], None]] = []
 
 
-def start() -> Flask:
-    """Connect to the bus and return the application."""
+def start(*, further: Iterable[Blueprint] = ()) -> Flask:
+    """Connect to the bus and return the application.
+
+    further: blueprints beside those of `gateway/api`, as the benchmark has them.
+    """
     configuration = from_environment()
     set_up_logs(service="gateway", instance=configuration.instance, level=os.environ.get("LOG_LEVEL", "INFO"))
     client = RpcClient(configuration.amqp_url, configuration.passport_keys, name=configuration.instance).start()
@@ -26,7 +30,7 @@ def start() -> Flask:
     recorder = Recorder(Spool(configuration.spool_dir), publisher)
     recorder.start()
     _at_stop.extend([recorder.stop, publisher.stop, client.stop])
-    return create_app(configuration, client=client, recorder=recorder)
+    return create_app(configuration, client=client, recorder=recorder, further=further)
 
 
 def stop() -> None:

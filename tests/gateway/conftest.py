@@ -48,7 +48,7 @@ class Gateway:
         return client
 
     def signed_in(self, name: str) -> FlaskClient:
-        """Return a client signed in as alice (administrator), bob (operator) or charlie (auditor)."""
+        """Return a client signed in as alice (administrator), bob or charlie (operators) or dora (auditor)."""
         return self.client(f"Bearer {self._services.token(name)}")
 
     @functools.cached_property
@@ -68,8 +68,13 @@ class Gateway:
 
     @functools.cached_property
     def charlie(self) -> FlaskClient:
-        """An auditor of the merchant Borealis."""
+        """An operator of the merchant Borealis."""
         return self.signed_in("charlie")
+
+    @functools.cached_property
+    def dora(self) -> FlaskClient:
+        """An auditor, for all merchants."""
+        return self.signed_in("dora")
 
 
 @pytest.fixture

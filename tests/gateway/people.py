@@ -19,7 +19,8 @@ AURORA, BOREALIS = "mer_aurora", "mer_borealis"
 PEOPLE: dict[str, dict[str, Any]] = {
     "alice": {"permissions": BUILT_IN_ROLES["administrator"], "merchants": "all"},
     "bob": {"permissions": BUILT_IN_ROLES["operator"], "merchants": [AURORA]},
-    "charlie": {"permissions": BUILT_IN_ROLES["auditor"], "merchants": [BOREALIS]},
+    "charlie": {"permissions": BUILT_IN_ROLES["operator"], "merchants": [BOREALIS]},
+    "dora": {"permissions": BUILT_IN_ROLES["auditor"], "merchants": "all"},
 }
 
 

@@ -31,10 +31,10 @@ def test_permission_that_does_not_exist_cannot_be_asked_for(permission: str) -> 
     [
         ("alice", "POST", "/api/v1/lamps/l1/break", 200),
         ("bob", "POST", "/api/v1/lamps/l1/break", 403),
-        ("charlie", "POST", "/api/v1/lamps/l1/break", 403),
+        ("dora", "POST", "/api/v1/lamps/l1/break", 403),
         ("bob", "POST", "/api/v1/lamps/l1/light", 200),
-        ("charlie", "POST", "/api/v1/lamps/l1/light", 403),
-        ("charlie", "GET", "/api/v1/lamps", 200),
+        ("dora", "POST", "/api/v1/lamps/l1/light", 403),
+        ("dora", "GET", "/api/v1/lamps", 200),
     ],
 )
 def test_level_opens_what_it_includes(
@@ -54,11 +54,11 @@ def test_level_opens_what_it_includes(
 
 
 def test_permission_comes_before_the_body(gateway: Gateway) -> None:
-    assert gateway.charlie.post("/api/v1/lamps/l1/break", json={"nonsense": 1}).status_code == 403
+    assert gateway.dora.post("/api/v1/lamps/l1/break", json={"nonsense": 1}).status_code == 403
 
 
 def test_catalogue_is_read_off_the_routes(gateway: Gateway) -> None:
-    catalogue = gateway.charlie.get("/api/v1/permissions").get_json()["items"]
+    catalogue = gateway.dora.get("/api/v1/permissions").get_json()["items"]
 
     assert [entry["module"] for entry in catalogue] == list(MODULES)
     levels = {level["level"]: level["operations"] for level in catalogue[0]["levels"]}

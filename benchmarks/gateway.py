@@ -1,0 +1,247 @@
+"""HTTP through the gateway and the bus, against the same work by Flask and psycopg alone, in the same run.
+
+`DATABASE_URL=… AMQP_URL=… python -m benchmarks.gateway`; the addresses are those of servers where databases may be
+made and of a virtual host that nothing else uses. Takes about two minutes. Needs wrk (`apt-get install wrk`).
+"""
+
+import argparse
+import base64
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jwt
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from benchmarks.gateway_probe import TABLE
+from benchmarks.gateway_service import ProbeService
+from shared.contracts.users import JWT_ALGORITHM, JWT_AUDIENCE, JWT_ISSUER, JWT_TYPE
+from shared.kernel_tables import metadata
+from shared.topology import declare_topology
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVICES = ("users", "settings", "ledger", "cards", "tasks", "telegram", "audit")
+START_SECONDS_MAX = 30
+
+
+@dataclass(frozen=True)
+class Load:
+    """One thing to measure: what is asked, of whom."""
+
+    name: str
+    url: str
+    method: str = "GET"
+    token: str = ""
+    has_key: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What one round of wrk saw."""
+
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    failures: int
+
+
+def main() -> int:
+    """Measure, and print ours, the floor, the ratio. Returns: 1 when anything was answered wrongly."""
+    options = _options()
+    if shutil.which("wrk") is None:
+        print("This needs wrk: apt-get install wrk", file=sys.stderr)
+        return 2
+    print(f"{options.seconds} s a round, {options.rounds} rounds interleaved, medians; wrk -t1\n")
+    print(f"{'':32}{'clients':>8}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'of floor':>10}{'failed':>8}")
+    failures = 0
+    for worker_class in options.workers.split(","):
+        with _processes(worker_class) as (ours, floor, token):
+            for clients in (16, 64):
+                failures += _compare(worker_class, _loads(ours, floor, token), clients, options.seconds, options.rounds)
+    return 1 if failures else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=4, help="of each round of each load")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", default="gevent", help="gunicorn's worker classes, such as gevent,gthread")
+    return parser.parse_args()
+
+
+def _loads(ours: str, floor: str, token: str) -> list[tuple[Load, Load]]:
+    """Return pairs of a floor and what is measured against it."""
+    noop, insert = (
+        Load("Flask alone, no-op", f"{floor}/noop"),
+        Load("Flask + psycopg, insert", f"{floor}/insert", "POST"),
+    )
+    return [
+        (noop, Load("gateway → bus, no-op", f"{ours}/noop", token=token)),
+        (insert, Load("gateway → bus, insert", f"{ours}/insert", "POST", token)),
+        (insert, Load("the same, with Idempotency-Key", f"{ours}/insert", "POST", token, has_key=True)),
+    ]
+
+
+def _compare(worker_class: str, pairs: list[tuple[Load, Load]], clients: int, seconds: int, rounds: int) -> int:
+    loads = list(dict.fromkeys(load for pair in pairs for load in pair))
+    seen: dict[Load, list[Figure]] = {load: [] for load in loads}
+    for _ in range(rounds):
+        for load in loads:
+            seen[load].append(_wrk(load, clients, seconds))
+    floors = {ours: floor for floor, ours in pairs}
+    for load in loads:
+        floor = floors.get(load)
+        ratio = f"{_median(seen[load]) / _median(seen[floor]):.2f}" if floor else ""
+        p50, p99 = (statistics.median(getattr(f, name) for f in seen[load]) for name in ("p50_ms", "p99_ms"))
+        failed = sum(figure.failures for figure in seen[load])
+        name = f"{load.name} [{worker_class}]"
+        print(f"{name:44.44}{clients:>4}{_median(seen[load]):>9.0f}{p50:>9.1f}{p99:>9.1f}{ratio:>10}{failed:>8}")
+    return sum(figure.failures for figures in seen.values() for figure in figures)
+
+
+def _median(figures: list[Figure]) -> float:
+    return statistics.median(figure.per_second for figure in figures)
+
+
+def _wrk(load: Load, clients: int, seconds: int) -> Figure:
+    # A key of its own for each request: a random prefix for each round, and a number.
+    key = f'wrk.headers["Idempotency-Key"] = "{secrets.token_hex(8)}-" .. n' if load.has_key else ""
+    script = f'n = 0\nrequest = function()\n n = n + 1\n {key}\n return wrk.format("{load.method}")\nend\n'
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(script)
+        file.flush()
+        command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "--timeout", "15s", "-s", file.name]
+        if load.token:
+            command += ["-H", f"Authorization: Bearer {load.token}"]
+        out = subprocess.run([*command, load.url], capture_output=True, text=True, timeout=seconds + 30, check=True)
+    return _figure(out.stdout)
+
+
+def _figure(text: str) -> Figure:
+    """Read what wrk prints."""
+
+    def milliseconds(percentile: str) -> float:
+        found = re.search(rf"{percentile}%\s+([\d.]+)(us|ms|s)", text)
+        scale = {"us": 0.001, "ms": 1, "s": 1000}
+        return float(found[1]) * scale[found[2]] if found else float("nan")
+
+    per_second = re.search(r"Requests/sec:\s+([\d.]+)", text)
+    wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+    failures = int(wrong[1] if wrong else 0) + sum(map(int, broken.groups() if broken else ()))
+    return Figure(float(per_second[1]) if per_second else 0.0, milliseconds("50"), milliseconds("99"), failures)
+
+
+@contextlib.contextmanager
+def _processes(worker_class: str) -> Iterator[tuple[str, str, str]]:
+    """Run gateway, service and floor on a database of their own. Yields: both addresses, and an access token."""
+    signing_key = Ed25519PrivateKey.generate()
+    with _database() as database_url, contextlib.ExitStack() as stack:
+        ours, floor = _free_port(), _free_port()
+        passport_key = base64.b64encode(secrets.token_bytes(32)).decode()
+        environment = {
+            **os.environ,
+            **{f"PASSPORT_KEY_{service.upper()}": passport_key for service in SERVICES},
+            "SERVICE": "users",
+            "DATABASE_URL": database_url,
+            "PASSPORT_KEY": passport_key,
+            "PROBE_SIGNING_KEY": base64.b64encode(signing_key.private_bytes_raw()).decode(),
+            "SPOOL_DIR": stack.enter_context(tempfile.TemporaryDirectory()),
+            "GATEWAY_WORKER_CLASS": worker_class,
+            "LOG_LEVEL": "ERROR",
+        }
+        declare_topology(os.environ["AMQP_URL"], [ProbeService])
+        for arguments, port in (
+            (["shared.runner", "benchmarks.gateway_service:ProbeService"], 0),
+            (["benchmarks.gateway_probe", "gateway"], ours),
+            (["benchmarks.gateway_probe", "floor"], floor),
+        ):
+            stack.enter_context(_process(arguments, environment | {"PORT": str(port)}))
+        token = _token(signing_key)
+        _wait_for(f"http://127.0.0.1:{floor}/noop", "")
+        _wait_for(f"http://127.0.0.1:{ours}/noop", token)
+        yield f"http://127.0.0.1:{ours}", f"http://127.0.0.1:{floor}", token
+
+
+@contextlib.contextmanager
+def _process(arguments: list[str], environment: dict[str, str]) -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, env=environment)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(40)
+
+
+@contextlib.contextmanager
+def _database() -> Iterator[str]:
+    admin = sa.create_engine(
+        sa.make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg"),
+        isolation_level="AUTOCOMMIT",
+        poolclass=sa.NullPool,
+    )
+    name = f"benchmark_{secrets.token_hex(4)}"
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"create database {name}"))
+    url = admin.url.set(database=name)
+    own = sa.create_engine(url, poolclass=sa.NullPool)
+    metadata.create_all(own)
+    with own.begin() as connection:
+        connection.execute(sa.text(TABLE))
+    try:
+        yield url.render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"drop database {name} with (force)"))
+
+
+def _token(key: Ed25519PrivateKey) -> str:
+    now = int(time.time())
+    claims = {
+        "iss": JWT_ISSUER,
+        "aud": JWT_AUDIENCE,
+        "sub": "usr_probe",
+        "sid": "ses_probe",
+        "jti": "jti_probe",
+        "iat": now,
+        "nbf": now,
+        "exp": now + 3600,
+    }
+    return jwt.encode(claims, key, algorithm=JWT_ALGORITHM, headers={"kid": "probe", "typ": JWT_TYPE})
+
+
+def _wait_for(url: str, token: str) -> None:
+    give_up_at = time.monotonic() + START_SECONDS_MAX
+    while True:
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=5):  # noqa: S310  # our own address
+                return
+        except (urllib.error.URLError, OSError) as error:
+            if time.monotonic() > give_up_at:
+                raise SystemExit(f"{url} did not answer: {error}") from None
+            time.sleep(0.2)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
