@@ -14,21 +14,8 @@ from gateway.configuration import Configuration
 from gateway.context import begin, context
 from gateway.records import Recorder
 from gateway.rpc import Bus, Client
+from gateway.security_headers import SecurityHeaders
 from shared.logs import request_id_var
-
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
-    " font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-SECURITY_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
 
 
 def create_app(
@@ -51,6 +38,7 @@ def create_app(
     authorization.install(app, Authenticator(bus.call_for_gateway))
     problems.install(app)
     _register_blueprints(app, [*_found_blueprints(), *further])
+    app.wsgi_app = SecurityHeaders(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
 
@@ -65,9 +53,6 @@ def _install_context(app: Flask, configuration: Configuration) -> None:
         response.headers["X-Request-ID"] = current.request_id
         if current.is_replayed:
             response.headers["Idempotent-Replayed"] = "true"
-        for name, value in SECURITY_HEADERS.items():
-            response.headers.setdefault(name, value)
-        response.headers.setdefault("Cache-Control", "no-store")
         return response
 
 

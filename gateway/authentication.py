@@ -36,6 +36,7 @@ KEYS_GRACE_SECONDS = 24 * 3600.0
 UNKNOWN_KEY_SECONDS = 5.0
 KEYS_TIMEOUT_SECONDS = 3.0
 IMPATIENT_SECONDS = 0.5
+TOKENS_MAX = 4096
 
 
 class Calls(Protocol):
@@ -116,8 +117,7 @@ class Authenticator:
 
     def _claims_of(self, token: str, timeout_seconds: float) -> dict[str, Any]:
         try:
-            key_id = str(jwt.get_unverified_header(token).get("kid"))
-            claims = _checked_claims(token, self._public_key(key_id, timeout_seconds))
+            claims = _checked_claims(token, self._public_key(_key_id_of(token), timeout_seconds))
         except jwt.ExpiredSignatureError:
             raise TokenExpired from None
         except jwt.InvalidTokenError:
@@ -142,7 +142,12 @@ class Authenticator:
         return {key["kid"]: key["x"] for key in answer["keys"] if key["kty"] == "OKP" and key["crv"] == "Ed25519"}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=TOKENS_MAX)
+def _key_id_of(token: str) -> str:
+    return str(jwt.get_unverified_header(token).get("kid"))
+
+
+@lru_cache(maxsize=TOKENS_MAX)
 def _checked_claims(token: str, public_key: str) -> dict[str, Any]:
     """Return the claims of a token whose signature holds; checking one takes 100 µs, so each is checked once."""
     key = jwt.PyJWK({"kty": "OKP", "crv": "Ed25519", "x": public_key}, algorithm=JWT_ALGORITHM)

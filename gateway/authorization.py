@@ -52,13 +52,13 @@ def check_again() -> None:
     """
     current = context()
     authenticator: Authenticator = current_app.extensions[EXTENSION]
-    current.caller = authenticator.caller_of(
+    caller = current.caller = authenticator.caller_of(
         request.headers.get("Authorization"), timeout_seconds=current.seconds_left()
     )
-    if current.caller.must_change_password and not current.terms.is_open_to_expired_password:
+    if caller.must_change_password and not current.terms.is_open_to_expired_password:
         raise PasswordChangeRequired
     needed = current.terms.permission
-    if needed is not None and not current.caller.may(needed):
+    if needed is not None and not caller.may(needed):
         raise PermissionDenied(f"This needs the permission {needed}.", missing=needed)
 
 

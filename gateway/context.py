@@ -25,7 +25,8 @@ class RequestContext:
     ip: str
     user_agent: str
     terms: Terms = UNDECLARED
-    caller: Caller | None = None
+    _caller: Caller | None = None
+    _passport: Passport | None = None
     idempotency_key: str | None = None
     is_replayed: bool = False
     merchant_id: str | None = None
@@ -37,6 +38,20 @@ class RequestContext:
     @property
     def passport(self) -> Passport:
         """The caller's passport for this request; that of nobody on a public route."""
+        if self._passport is None:
+            self._passport = self._new_passport()
+        return self._passport
+
+    @property
+    def caller(self) -> Caller | None:
+        """Who calls, once that is known."""
+        return self._caller
+
+    @caller.setter
+    def caller(self, caller: Caller) -> None:
+        self._caller, self._passport = caller, None
+
+    def _new_passport(self) -> Passport:
         if self.caller is not None:
             return self.caller.passport(ip=self.ip, user_agent=self.user_agent, request_id=self.request_id)
         return Passport(
