@@ -43,10 +43,10 @@ def list_bindings(
     session: Session,
     passport: Passport,
     *,
-    merchant_id: str | None,
-    status: str | None,
+    merchant_id: str | None = None,
+    status: str | None = None,
     limit: int,
-    cursor: str | None,
+    cursor: str | None = None,
 ) -> BindingPage:
     """Return the bindings that fit all filters, newest first. Raises: InvalidCursor."""
     query = _filtered(select(Binding), merchant_id=merchant_id, status=status)
@@ -74,12 +74,12 @@ def list_notifications(
     session: Session,
     passport: Passport,
     *,
-    merchant_id: str | None,
-    binding_id: str | None,
-    type: str | None,
-    status: str | None,
+    merchant_id: str | None = None,
+    binding_id: str | None = None,
+    type: str | None = None,
+    status: str | None = None,
     limit: int,
-    cursor: str | None,
+    cursor: str | None = None,
 ) -> NotificationPage:
     """Return the notifications that fit all filters, newest first. Raises: InvalidCursor."""
     query = _filtered(select(Notification), merchant_id=merchant_id, binding_id=binding_id, type=type, status=status)
