@@ -1,0 +1,1 @@
+"""The rules of tasks, without a database or a clock: when a schedule fires, which run follows which."""

@@ -1,0 +1,1 @@
+"""What can be done to tasks and their runs, and what the scheduler does by itself."""
