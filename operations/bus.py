@@ -1,4 +1,8 @@
-"""Who may do what on the bus: one user a service and one for the gateway, each with the least that it needs (R29)."""
+"""Who may do what on the bus: one user a service and one for the gateway, each with the least that it needs (R29).
+
+The queues are declared by the administrator at deployment (`operations.topology`), so that a process only takes from
+its own queues, declares the queue of its own replies, and tells no events but its own.
+"""
 
 from dataclasses import dataclass
 
@@ -7,6 +11,7 @@ from operations.services import SERVICES
 VHOST = "countinghouse"
 ADMIN = "administrator"
 GATEWAY = "gateway"
+NOTHING = "^$"
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class BusUser:
     write: str
     read: str
     publishes: str
+    hears: str = NOTHING
     tags: tuple[str, ...] = ()
 
 
@@ -27,22 +33,35 @@ def bus_users() -> list[BusUser]:
 
 
 def _admin() -> BusUser:
-    return BusUser(ADMIN, ".*", ".*", ".*", ".*", tags=("administrator",))
+    return BusUser(ADMIN, ".*", ".*", ".*", publishes=".*", hears=".*", tags=("administrator",))
 
 
 def _gateway() -> BusUser:
-    own = r"^reply\.gateway(\..*)?$"
-    return BusUser(GATEWAY, own, rf"^rpc$|{own}", own, "^$")
+    replies = _reply_queues(GATEWAY)
+    return BusUser(
+        GATEWAY,
+        configure=replies,
+        write=rf"^(rpc|events)$|{replies}",
+        read=rf"^replies$|{replies}",
+        publishes=_own_events(GATEWAY),
+    )
 
 
 def _service(name: str) -> BusUser:
-    own = rf"^(rpc|events)\.{name}(\..*)?$|^reply\.{name}(\..*)?$"
-    # Answers and delayed retries go to a queue by its name, which is the default exchange's way.
-    exchanges = r"^(rpc|events|retry|dead_letters|quarantine|amq\.default)$"
+    replies = _reply_queues(name)
     return BusUser(
         name,
-        configure=own,
-        write=rf"{exchanges}|{own}",
-        read=rf"^(rpc|events)$|{own}",
-        publishes=rf"^{name}\..*$",
+        configure=replies,
+        write=rf"^(rpc|replies|events|retry\.[0-9]+|dead_letters|quarantine)$|{replies}",
+        read=rf"^replies$|^rpc\.{name}$|^events\.{name}\..*$|{replies}",
+        publishes=_own_events(name),
     )
+
+
+def _reply_queues(name: str) -> str:
+    return rf"^reply\.{name}(-[0-9]+)?\..*$"
+
+
+def _own_events(name: str) -> str:
+    """What a process tells of itself bears the name `system`, whoever it is."""
+    return rf"^({name}|system)\..*$"

@@ -1,27 +1,37 @@
 """The commands of `./countinghouse`, each a few lines over `system` and its neighbours."""
 
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import click
 
+from operations.bus import GATEWAY
 from operations.errors import OperationFailed
 from operations.home import Home
 from operations.progress import Progress
 from operations.supervision import ROOT
 from operations.system import System
+from operations.tables import print_table
+
+NOT_ALL_WELL = 3
+LOG_LINES = "200"
 
 
 class _Sentences(click.Group):
     """A group whose commands end with a sentence instead of a trace when an operation fails."""
 
     def invoke(self, ctx: click.Context) -> object:
+        """Run the command; code 1 for what failed, 130 for what was interrupted."""
         try:
             return super().invoke(ctx)
         except OperationFailed as error:
             click.echo(f"\n{error}", err=True)
             sys.exit(1)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
 
 @click.group(cls=_Sentences)
@@ -35,18 +45,198 @@ def open_system() -> System:
     return System(home, progress=Progress())
 
 
+@main.command()
+@click.option("--demo", is_flag=True, help="Fill in sample data, so that each page has something to show.")
+@click.option("--detach", is_flag=True, help="Return when everything runs, instead of staying until Ctrl-C.")
+@click.option("--port", type=click.IntRange(1, 65535), help="The gateway's port; kept for the next time.")
+def up(demo: bool, detach: bool, port: int | None) -> None:
+    """Start everything, and print where to sign in. Running it again is harmless."""
+    from operations import demo as sample_data
+    from operations.watching import sign_in_lines, watch
+
+    _end_like_ctrl_c()
+    home = Home(Path(os.environ.get("COUNTINGHOUSE_HOME") or ROOT / "var"))
+    home.take_given(os.environ)
+    system = System(home, progress=Progress())
+    was_running = system.supervisor.is_running
+    try:
+        with home.lock():
+            if port:
+                system.move_gateway(port)
+            system.up()
+            if demo:
+                sample_data.fill(system)
+        click.echo("\n" + "\n".join(sign_in_lines(system)))
+        if was_running:
+            click.echo("It was running already and goes on.")
+        elif not detach:
+            watch(system)
+    except BaseException:
+        if not was_running:
+            system.down()
+        raise
+    if not (detach or was_running):
+        system.down()
+
+
+def _end_like_ctrl_c() -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+
+
+@main.command()
+def down() -> None:
+    """Stop everything and leave no process behind. The data stays."""
+    system = open_system()
+    with system.home.lock():
+        system.down()
+
+
+@main.command()
+def status() -> None:
+    """Show each process, and whether the whole is ready; the code is 0 only when it is."""
+    system = open_system()
+    states = system.states()
+    if not states:
+        click.echo("Nothing runs.")
+        sys.exit(NOT_ALL_WELL)
+    rows = [(row.name, row.state.lower(), row.pid or "", _age(row.seconds_up)) for row in states.values()]
+    print_table(("process", "state", "pid", "up"), rows)
+    readiness = system.readiness()
+    click.echo(f"\n{system.url}  {readiness}")
+    sys.exit(0 if readiness == "ready" else NOT_ALL_WELL)
+
+
+def _age(seconds: int) -> str:
+    hours, rest = divmod(seconds, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}"
+
+
+@main.command()
+@click.argument("service", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
+def logs(service: str | None, follow: bool) -> None:
+    """Show what a service says, or all processes."""
+    system = open_system()
+    files = sorted(system.home.logs.glob("*.log"))
+    if service:
+        files = [path for path in files if service in (path.stem, path.stem.rpartition("-")[0])]
+    if not files:
+        raise OperationFailed(f"There are no logs of {service or 'this home'} in {system.home.logs}.")
+    os.execvp("tail", ["tail", "-n", LOG_LINES, *(["-F"] if follow else []), *map(str, files)])  # noqa: S606
+
+
+@main.command()
+@click.argument("service")
+def restart(service: str) -> None:
+    """Restart a service, one instance after the other."""
+    system = open_system()
+    with system.home.lock():
+        system.restart(service)
+        system.wait_ready()
+
+
+@main.command()
+@click.argument("assignment", metavar="SERVICE=N")
+def scale(assignment: str) -> None:
+    """Run N instances of a service, or N workers of the gateway."""
+    service, _, count = assignment.partition("=")
+    if not count.isdigit():
+        raise OperationFailed(f"Write it like this: ./countinghouse scale ledger=2, not {assignment!r}.")
+    system = open_system()
+    with system.home.lock():
+        system.scale(service, int(count))
+    click.echo(f"{service}: {count} {'workers' if service == GATEWAY else 'instances'}")
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("paths", nargs=-1, type=click.UNPROCESSED)
 def test(paths: tuple[str, ...]) -> None:
     """Run the linters and the tests, or only pytest on PATHS, on a throwaway PostgreSQL and RabbitMQ."""
     from operations.testing import run_tests
 
+    _end_like_ctrl_c()
     sys.exit(run_tests(paths))
 
 
-@main.command()
-def down() -> None:
-    """Stop everything and leave no process behind."""
+@main.group()
+def admin() -> None:
+    """Look after administrators."""
+
+
+@admin.command("create")
+@click.argument("username")
+def create_administrator(username: str) -> None:
+    """Create one more administrator, and print the first password, which has to be changed at once."""
+    from operations.deployment import add_administrator
+
     system = open_system()
-    with system.home.lock():
-        system.down()
+    made = add_administrator(system.home, system.servers, username)
+    click.echo(f"{made['username']}\n{made['password']}")
+
+
+@main.group()
+def ledger() -> None:
+    """Look after the ledger."""
+
+
+@ledger.command("verify")
+def verify_ledger() -> None:
+    """Prove every account from its first entry to its last, and the trial balance."""
+    _verify("ledger", "verify_ledger")
+
+
+@main.group()
+def audit() -> None:
+    """Look after the audit log."""
+
+
+@audit.command("verify")
+def verify_audit() -> None:
+    """Check the hash chain over every log row."""
+    _verify("audit", "verify_chain")
+
+
+def _verify(service: str, method: str) -> None:
+    from operations.calls import Caller
+
+    with Caller(open_system()) as caller:
+        report = caller.call(service, method)
+    for name, value in report.items():
+        click.echo(f"{name}: {value}")
+    sys.exit(0 if report.get("ok") else 1)
+
+
+@main.group()
+def dlq() -> None:
+    """Look after the messages that no handler could take."""
+
+
+_QUEUE = click.option(
+    "--queue", type=click.Choice(["dead_letters", "quarantine"]), default="dead_letters", show_default=True
+)
+
+
+@dlq.command("list")
+@_QUEUE
+def list_dead_letters(queue: str) -> None:
+    """Show what lies there, oldest first, and why."""
+    from operations.dead_letters import list_messages
+
+    letters = list_messages(open_system().servers.amqp_url, queue)
+    rows = [(letter.event_id, letter.event, letter.queue, letter.attempts, letter.reason) for letter in letters]
+    print_table(("event_id", "event", "queue", "attempts", "reason"), rows)
+    click.echo(f"\n{len(letters)} in {queue}")
+
+
+@dlq.command("redrive")
+@_QUEUE
+def redrive_dead_letters(queue: str) -> None:
+    """Deliver them again to the queues that gave them up; handlers take each event once, however often it comes."""
+    from operations.dead_letters import redrive
+
+    moved, left = redrive(open_system().servers.amqp_url, queue)
+    click.echo(f"{moved} delivered again, {left} left: they name no queue that exists")

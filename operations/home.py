@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,18 @@ from typing import Any
 from operations import ports
 from operations.accounts import Account
 from operations.errors import OperationFailed
+from operations.services import SERVICES
 
+GIVEN_NAMES = (
+    "DATABASE_URL",
+    "AMQP_URL",
+    "TELEGRAM_API_URL",
+    "TELEGRAM_BOT_TOKEN",
+    "COUNTINGHOUSE_DATABASE_PREFIX",
+    "LOG_LEVEL",
+    "MAX_WORKERS",
+    *(f"{service.upper()}_{kind}" for service in SERVICES for kind in ("DATABASE_URL", "AMQP_URL")),
+)
 FAR_SERVERS = Path("/var/lib/countinghouse")
 SOCKET_PATH_MAX = 100
 PASSWORD_BYTES = 24
@@ -106,6 +117,24 @@ class Home:
                 raise OperationFailed(f"Another countinghouse command is changing {self.path} right now.") from None
             yield
 
+    def take_given(self, environment: Mapping[str, str]) -> None:
+        """Keep what the environment gives, so that later commands and restarts need no environment."""
+        known: dict[str, str] = self.secrets.get("given", {})
+        given = known | {name: environment[name] for name in GIVEN_NAMES if environment.get(name)}
+        if given != known:
+            self.secrets.set("given", given)
+
+    def given(self, name: str) -> str | None:
+        """Return an address or setting that was given from outside, None where this instance makes its own."""
+        assert name in GIVEN_NAMES, name
+        value: str | None = self.secrets.get("given", {}).get(name)
+        return value
+
+    @property
+    def identity(self) -> str:
+        """A word by which this instance knows what it made on a shared server."""
+        return self.password("identity")[:12]
+
     def servers(self, account: Account) -> Path:
         """Return the folder of the private servers' data: in the home, or far from it where the account cannot go."""
         chosen = self.state.get("servers")
@@ -120,13 +149,25 @@ class Home:
         self.state.set("servers", str(folder))
         return folder
 
-    def port(self, name: str, *, preferred: Iterator[int] | range = range(0)) -> int:
+    def port(self, name: str, *, preferred: Iterable[int] = ()) -> int:
         """Return the loopback port of that name, chosen the first time and kept."""
         known: dict[str, int] = self.state.get("ports", {})
         if name not in known:
             known[name] = ports.choose(preferred=preferred, taken=known.values())
             self.state.set("ports", known)
         return known[name]
+
+    def set_port(self, name: str, port: int) -> None:
+        """Keep a port that somebody asked for.
+
+        Raises: OperationFailed when another program listens on it.
+        """
+        known: dict[str, int] = self.state.get("ports", {})
+        if known.get(name) == port:
+            return
+        if not ports.is_free(port):
+            raise OperationFailed(f"Port {port} is taken by another program. Choose another one, or leave --port away.")
+        self.state.set("ports", {**known, name: port})
 
     def forget_port(self, name: str) -> None:
         """Let a port be chosen anew."""

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import amqp
+from kombu.utils.url import url_to_parts
 
 from operations.accounts import Account, server_account
 from operations.bus import ADMIN, VHOST, BusUser, bus_users
@@ -171,7 +172,7 @@ class RabbitMQ:
                 for user in users
             ],
             "topic_permissions": [
-                {"user": user.name, "vhost": VHOST, "exchange": "events", "write": user.publishes, "read": ".*"}
+                {"user": user.name, "vhost": VHOST, "exchange": "events", "write": user.publishes, "read": user.hears}
                 for user in users
             ],
         }
@@ -203,10 +204,8 @@ def password_hash(password: str) -> str:
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
-def connect(url: str) -> amqp.Connection:
+def connect(url: str, *, confirm_publish: bool = False) -> amqp.Connection:
     """Return an open connection to a broker, given as an AMQP URL."""
-    from kombu.utils.url import url_to_parts
-
     parts = url_to_parts(url)
     connection = amqp.Connection(
         host=f"{parts.hostname}:{parts.port or 5672}",
@@ -216,6 +215,7 @@ def connect(url: str) -> amqp.Connection:
         connect_timeout=5,
         read_timeout=10,
         write_timeout=10,
+        confirm_publish=confirm_publish,
     )
     connection.connect()
     return connection

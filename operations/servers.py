@@ -1,7 +1,5 @@
 """Where PostgreSQL and RabbitMQ come from: given addresses, private servers below the home, or a container engine."""
 
-import os
-from dataclasses import dataclass
 from typing import TypeVar
 
 from operations import debian, postgres, rabbitmq
@@ -10,51 +8,35 @@ from operations.home import Home
 from operations.postgres import Postgres
 from operations.progress import Progress
 from operations.rabbitmq import RabbitMQ
+from operations.services import SERVICES
 from operations.supervision import Program
 
 T = TypeVar("T")
 EPMD, RABBITMQ, POSTGRES = "epmd", "rabbitmq", "postgres"
 
 
-@dataclass(frozen=True)
-class Given:
-    """The addresses that the environment gives; what is not given is provided."""
-
-    database_url: str | None
-    amqp_url: str | None
-
-    @classmethod
-    def remembered(cls, home: Home) -> "Given":
-        """Return the environment's addresses, kept in the home so that later commands need no environment."""
-        known = home.secrets.get("given", {})
-        given = {name: os.environ.get(name) or known.get(name) for name in ("DATABASE_URL", "AMQP_URL")}
-        if given != known:
-            home.secrets.set("given", given)
-        return cls(given["DATABASE_URL"], given["AMQP_URL"])
-
-
 class Servers:
     """The PostgreSQL and the RabbitMQ that an instance runs on."""
 
-    def __init__(self, home: Home, given: Given) -> None:
+    def __init__(self, home: Home) -> None:
         self.home = home
-        self.given = given
-        self.postgres = None if given.database_url else Postgres(home)
-        self.rabbitmq = None if given.amqp_url else RabbitMQ(home)
+        self.postgres = None if home.given("DATABASE_URL") else Postgres(home)
+        self.rabbitmq = None if home.given("AMQP_URL") else RabbitMQ(home)
 
     @property
     def database_url(self) -> str:
         """The administrator's URL of PostgreSQL."""
-        return self.given.database_url or _known(self.postgres).admin_url
+        return self.home.given("DATABASE_URL") or _known(self.postgres).admin_url
 
     @property
     def amqp_url(self) -> str:
         """The administrator's URL of the broker."""
-        return self.given.amqp_url or _known(self.rabbitmq).admin_url
+        return self.home.given("AMQP_URL") or _known(self.rabbitmq).admin_url
 
     def user_amqp_url(self, user: str) -> str:
         """Return the AMQP URL of a service or the gateway: its own user's, or the given one, which serves all."""
-        return self.given.amqp_url or _known(self.rabbitmq).url(user)
+        own = self.home.given(f"{user.upper()}_AMQP_URL") if user in SERVICES else None
+        return own or self.home.given("AMQP_URL") or _known(self.rabbitmq).url(user)
 
     def install(self, progress: Progress) -> None:
         """See to it that the programs of the private servers are on this machine."""

@@ -18,10 +18,9 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from operations.errors import OperationFailed
 from operations.home import Home, write_private
+from operations.leftovers import GRACE_SECONDS, MARKER, wait_gone
 
 ROOT = Path(__file__).resolve().parent.parent
-MARKER = "COUNTINGHOUSE_PROCESS_OF"
-GRACE_SECONDS = 25
 START_TIMEOUT_SECONDS = 15
 STATE_RUNNING = "RUNNING"
 STATES_DOWN = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
@@ -199,43 +198,6 @@ class Supervisor:
     def _rpc(self) -> Any:
         transport = SupervisorTransport(None, None, serverurl=f"unix://{self.home.supervisor_socket}")
         return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
-
-
-def processes_of(home: Home) -> list[int]:
-    """Return the ids of all processes that carry this home's marker, the supervisor's orphans included.
-
-    Only where the kernel shows processes under /proc; elsewhere the supervisor's own word has to do.
-    """
-    mark = f"{MARKER}={home.marker}".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return [pid for pid in found if pid != os.getpid()]
-
-
-def wait_gone(pids: Iterable[int], *, timeout_seconds: float) -> bool:
-    """Wait until none of these processes is there any more; zombies count as gone."""
-    deadline = time.monotonic() + timeout_seconds
-    left = list(pids)
-    while left := [pid for pid in left if _lives(pid)]:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except ProcessLookupError:
-        return False
-    except (FileNotFoundError, IndexError):
-        return not Path("/proc/self").exists()
 
 
 def _quoted(word: str) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from operations.home import Home
 from operations.progress import Progress
-from operations.servers import Given
 from operations.supervision import ROOT
 from operations.system import System
 
@@ -28,7 +27,7 @@ def run_tests(paths: Sequence[str]) -> int:
     failed_checks = [] if paths else _run_checks(progress)
     folder = Path(tempfile.mkdtemp(prefix="countinghouse-test-"))
     folder.chmod(0o711)
-    system = System(Home(folder), progress=progress, given=Given(None, None))
+    system = System(Home(folder), progress=progress)
     try:
         system.start_servers()
         code = _run_pytest(system, paths)

@@ -1,0 +1,151 @@
+"""The one table of our own processes: what each runs, and the environment that it runs in.
+
+`python -m operations.processes NAME` becomes that process. The supervisor calls it so, and secrets stay out of the
+supervisor's configuration; a changed secret or address is taken over by a restart.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from operations import keys
+from operations.bus import GATEWAY
+from operations.databases import service_database
+from operations.errors import OperationFailed
+from operations.home import Home
+from operations.ports import GATEWAY_CHOICE, LOOPBACK
+from operations.servers import Servers
+from operations.services import SERVICES
+from operations.supervision import ROOT, Program
+
+SIMULATOR = "telegram-simulator"
+SCALABLE = (*SERVICES, GATEWAY)
+INSTANCES_MAX = 16
+_INHERITED_SECRETS = re.compile(r"^(.*_)?DATABASE_URL$|^AMQP_URL$|^PASSPORT_KEY")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of ours: an instance of a service, of the gateway, or a simulator."""
+
+    service: str
+    number: int = 1
+
+    @property
+    def name(self) -> str:
+        """Its name for the supervisor, the logs and the bus."""
+        return f"{self.service}-{self.number}" if self.service in SERVICES else self.service
+
+
+def processes(home: Home) -> list[Process]:
+    """Return all processes of an instance, as it was scaled."""
+    rows = [Process(service, number + 1) for service in SERVICES for number in range(instances(home, service))]
+    rows.append(Process(GATEWAY))
+    if not home.given("TELEGRAM_API_URL"):
+        rows.append(Process(SIMULATOR))
+    return rows
+
+
+def instances(home: Home, service: str) -> int:
+    """Return how many instances of a service run, or how many workers the gateway's one process has."""
+    count: int = home.state.get("scale", {}).get(service, 1)
+    return count
+
+
+def programs(home: Home) -> list[Program]:
+    """Return all processes as supervised programs."""
+    return [_program(process) for process in processes(home)]
+
+
+def _program(process: Process) -> Program:
+    return Program(process.name, [sys.executable, "-P", "-m", "operations.processes", process.name])
+
+
+def gateway_port(home: Home) -> int:
+    """Return the port of the HTTP API and the console."""
+    return home.port(GATEWAY, preferred=GATEWAY_CHOICE)
+
+
+def gateway_url(home: Home) -> str:
+    """Return the address of the HTTP API and the console."""
+    return f"http://{LOOPBACK}:{gateway_port(home)}"
+
+
+def simulator_url(home: Home) -> str:
+    """Return the address of the simulated Bot API."""
+    return f"http://{LOOPBACK}:{home.port(SIMULATOR)}"
+
+
+def command(process: Process) -> list[str]:
+    """Return what a process runs."""
+    python = [sys.executable, "-P", "-m"]
+    if process.service == GATEWAY:
+        return [*python, "gateway"]
+    if process.service == SIMULATOR:
+        return [*python, "simulators.telegram"]
+    return [*python, "shared.runner", SERVICES[process.service].target]
+
+
+def environment(home: Home, servers: Servers, process: Process) -> dict[str, str]:
+    """Return what a process is told: its own keys and addresses, and nobody else's."""
+    told = {
+        "INSTANCE": process.name,
+        "LOG_LEVEL": home.given("LOG_LEVEL") or "INFO",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if process.service == SIMULATOR:
+        return told | {"PORT": str(home.port(SIMULATOR)), "TELEGRAM_BOT_TOKEN": keys.bot_token(home)}
+    told["AMQP_URL"] = servers.user_amqp_url(process.service)
+    if process.service == GATEWAY:
+        return told | _passport_keys(home, SERVICES) | _gateway(home)
+    service = SERVICES[process.service]
+    told |= _passport_keys(home, service.callees) | {
+        "SERVICE": service.name,
+        "DATABASE_URL": service_database(home, servers.database_url, service.name).app_url,
+        "PASSPORT_KEY": keys.passport_key(home, service.name),
+        "MAX_WORKERS": home.given("MAX_WORKERS") or "32",
+    }
+    own = {"users": _users, "cards": keys.card_number_keys, "telegram": _telegram}.get(service.name)
+    return told | (own(home) if own else {})
+
+
+def _passport_keys(home: Home, callees: Iterable[str]) -> dict[str, str]:
+    return {f"PASSPORT_KEY_{callee.upper()}": keys.passport_key(home, callee) for callee in callees}
+
+
+def _gateway(home: Home) -> dict[str, str]:
+    spool = home.path / "spool"
+    spool.mkdir(mode=0o700, exist_ok=True)
+    workers = str(instances(home, GATEWAY))
+    return {"PORT": str(gateway_port(home)), "SPOOL_DIR": str(spool), "GATEWAY_WORKERS": workers}
+
+
+def _users(home: Home) -> dict[str, str]:
+    return {"SIGNING_KEY_FILE": str(keys.signing_key_file(home))}
+
+
+def _telegram(home: Home) -> dict[str, str]:
+    return {
+        "TELEGRAM_API_URL": home.given("TELEGRAM_API_URL") or simulator_url(home),
+        "TELEGRAM_BOT_TOKEN": home.given("TELEGRAM_BOT_TOKEN") or keys.bot_token(home),
+    }
+
+
+def become(name: str) -> None:
+    """Replace this process by the one of that name."""
+    home = Home(Path(os.environ["COUNTINGHOUSE_HOME"]))
+    process = next((process for process in processes(home) if process.name == name), None)
+    if process is None:
+        raise OperationFailed(f"{name!r} is no process of {home.path}.")
+    inherited = {key: value for key, value in os.environ.items() if not _INHERITED_SECRETS.match(key)}
+    arguments = command(process)
+    told = environment(home, Servers(home), process)
+    os.execve(arguments[0], arguments, inherited | told)  # noqa: S606 - no shell is wanted
+
+
+if __name__ == "__main__":
+    become(sys.argv[1])

@@ -1,0 +1,75 @@
+"""The table of processes: each is told its own secrets and nobody else's."""
+
+import pytest
+
+from operations import processes as subject
+from operations.home import Home
+from operations.processes import Process
+from operations.servers import Servers
+from operations.services import SERVICES
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home whose servers are given, so that nothing is started."""
+    home = Home(tmp_path)
+    home.take_given({"DATABASE_URL": "postgresql://admin@127.0.0.1:1/postgres", "AMQP_URL": "amqp://a:b@127.0.0.1:2/x"})
+    return home
+
+
+def told(home, service):
+    return subject.environment(home, Servers(home), Process(service))
+
+
+def test_service_has_its_own_database_and_no_administrators(home):
+    assert told(home, "cards")["DATABASE_URL"].startswith("postgresql://countinghouse_cards:")
+
+
+def test_only_cards_can_read_card_numbers(home):
+    assert [service for service in SERVICES if "PAN_KEY" in told(home, service)] == ["cards"]
+    assert "PAN_KEY" not in told(home, "gateway")
+
+
+def test_only_users_can_sign_access_tokens(home):
+    assert [service for service in SERVICES if "SIGNING_KEY_FILE" in told(home, service)] == ["users"]
+    assert "SIGNING_KEY_FILE" not in told(home, "gateway")
+
+
+def test_service_holds_the_keys_of_its_callees_only(home):
+    keys = {name for name in told(home, "cards") if name.startswith("PASSPORT_KEY_")}
+
+    assert keys == {f"PASSPORT_KEY_{callee.upper()}" for callee in SERVICES["cards"].callees}
+
+
+def test_gateway_can_call_everybody(home):
+    assert {f"PASSPORT_KEY_{service.upper()}" for service in SERVICES} <= told(home, "gateway").keys()
+
+
+def test_caller_and_callee_agree_on_the_key(home):
+    assert told(home, "cards")["PASSPORT_KEY_LEDGER"] == told(home, "ledger")["PASSPORT_KEY"]
+
+
+def test_scaled_service_has_so_many_processes(home):
+    home.state.set("scale", {"ledger": 3})
+
+    names = [process.name for process in subject.processes(home) if process.service == "ledger"]
+
+    assert names == ["ledger-1", "ledger-2", "ledger-3"]
+
+
+def test_given_bot_api_replaces_the_simulator(home):
+    home.take_given({"TELEGRAM_API_URL": "https://bots.example"})
+
+    assert subject.SIMULATOR not in [process.name for process in subject.processes(home)]
+    assert told(home, "telegram")["TELEGRAM_API_URL"] == "https://bots.example"
+
+
+def test_calls_never_go_in_a_ring_beyond_the_copies():
+    """Who calls whom, without the calls that only repair a copy of parameters or merchants."""
+    needs = {name: set(service.callees) - {"settings", "users"} for name, service in SERVICES.items()}
+    needs["settings"] -= {"ledger"}  # the impact replay asks the ledger, which asks settings for copies only
+    done: set[str] = set()
+    while ready := {name for name, callees in needs.items() if name not in done and callees <= done}:
+        done |= ready
+
+    assert done == set(SERVICES)
