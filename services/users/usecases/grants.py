@@ -57,16 +57,18 @@ def is_administrator(user: User) -> bool:
     return user.status == "active" and user.sees_all_merchants and any(r.name == ADMINISTRATOR for r in user.roles)
 
 
-def require_another_administrator(session: Session, user: User) -> None:
-    """Refuse to go on when nobody but this user administers. Call under `lock_administrators`.
-
-    Raises: LastAdministrator.
-    """
-    others = sa.exists().where(
-        User.id != user.id,
+def has_administrator(session: Session, *, besides: str | None = None) -> bool:
+    """Return whether anybody, besides this user, administers everything. Call under `lock_administrators`."""
+    found = sa.exists().where(
+        User.id.is_distinct_from(besides),
         User.status == "active",
         User.sees_all_merchants,
         User.roles.any(Role.name == ADMINISTRATOR),
     )
-    if not session.scalar(sa.select(others)):
+    return session.scalars(sa.select(found)).one()
+
+
+def require_another_administrator(session: Session, user: User) -> None:
+    """Refuse to go on when nobody but this user administers. Raises: LastAdministrator."""
+    if not has_administrator(session, besides=user.id):
         raise LastAdministrator()
