@@ -1,7 +1,5 @@
 """Databases, callers and entries for the tests of telegram."""
 
-import os
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,63 +7,29 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from operations.migrate import upgrade
 from services.telegram.models import Notification
 from services.telegram.usecases import bindings
 from shared.contracts.telegram import BindingView
 from shared.kernel_tables import outbox
-from shared.passport import Passport
-from shared.rpc.wire import Call, current_call
+from tests.conftest import person
 
 GROUP = "-1001000000001"
 
 
-def passport(name: str, *, merchants: set[str] | None = None) -> Passport:
-    return Passport(
-        actor_id=f"usr_{name}",
-        actor_name=name,
-        actor_type="user",
-        permissions={"telegram": "operate"},
-        merchants=None if merchants is None else frozenset(merchants),
-        request_id="req-1",
-    )
-
-
-ALICE = passport("alice")
-BOB = passport("bob", merchants={"mer_a"})
-CHARLIE = passport("charlie", merchants={"mer_b"})
-
-
-@pytest.fixture(scope="session")
-def telegram_engine() -> Iterator[sa.Engine]:
-    server = sa.make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg")
-    name = f"telegram_test_{uuid.uuid4().hex[:12]}"
-    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"create database {name}"))
-    url = server.set(database=name)
-    upgrade("telegram", url.render_as_string(hide_password=False))
-    engine = sa.create_engine(url, pool_size=12, max_overflow=0)
-    yield engine
-    engine.dispose()
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"drop database {name}"))
-
-
-@pytest.fixture(autouse=True)
-def call() -> Iterator[None]:
-    token = current_call.set(Call(service="telegram", method="test", passport=ALICE, arguments={}))
-    yield
-    current_call.reset(token)
+ALICE = person("Alice", "administrator", None)
+BOB = person("Bob", "operator", frozenset({"mer_a"}))
+CHARLIE = person("Charlie", "operator", frozenset({"mer_b"}))
 
 
 @pytest.fixture
-def session(telegram_engine: sa.Engine) -> Iterator[Session]:
+def telegram_engine(engine_of: Callable[[str], sa.Engine]) -> sa.Engine:
+    return engine_of("telegram")
+
+
+@pytest.fixture
+def session(session_of: Callable[[str], Session]) -> Session:
     """A session whose work is rolled back."""
-    with telegram_engine.connect() as connection, connection.begin() as transaction:
-        with Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint") as session:
-            yield session
-        transaction.rollback()
+    return session_of("telegram")
 
 
 @pytest.fixture
