@@ -1,13 +1,14 @@
 """One connection to RabbitMQ, held open by one thread and used by many: the only place that owns a socket to the bus.
 
-It works alike with threads, gevent and eventlet, because it uses nothing but `threading`. Reading happens in the
-link's own thread; whoever writes takes the write lock, for no longer than its own deadline allows.
+It works alike with threads, gevent and eventlet, because it uses nothing but `threading`. One thread reads, another
+writes; whoever sends hands its frames over and never waits for the socket, be the broker slow, frozen or gone.
 """
 
 import contextlib
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import amqp
 import structlog
 from amqp import spec
+from amqp.method_framing import frame_writer
 
 from shared.errors import Unavailable
 
@@ -73,7 +75,7 @@ class Link:
         self._connection: amqp.Connection | None = None
         self._up = threading.Event()
         self._is_stopping = False
-        self.write_lock = threading.Lock()
+        self._output: _Output | None = None
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"link-{name}")
 
     def start(self) -> None:
@@ -94,58 +96,40 @@ class Link:
         """Wait for a connection. Returns: whether there is one."""
         return self._up.wait(timeout_seconds)
 
-    def send(self, channel: amqp.Channel, message: OutgoingMessage, *, timeout_seconds: float) -> None:
-        """Write one message to a channel, without waiting for the broker.
+    def send(self, channel: amqp.Channel, message: OutgoingMessage) -> None:
+        """Put one message on its way, without waiting for the socket or the broker.
 
-        Raises: BusUnavailable when it certainly was not sent; OSError when the connection broke half-way.
+        Raises: BusUnavailable when it certainly was not sent.
         """
         args = (0, message.exchange, message.routing_key, message.is_mandatory, False)
-        self._write(
-            lambda: channel.send_method(spec.Basic.Publish, "Bssbb", args, message.to_amqp()),
-            channel,
-            timeout_seconds,
-        )
+        self._send_method(channel, spec.Basic.Publish, "Bssbb", args, message.to_amqp())
 
     def ack(self, channel: amqp.Channel, delivery_tag: int) -> None:
         """Acknowledge a delivery; if the connection is gone the broker will deliver it again."""
-        with contextlib.suppress(OSError, BusUnavailable):
-            self._write(
-                lambda: channel.send_method(spec.Basic.Ack, "Lb", (delivery_tag, False)),
-                channel,
-                HEARTBEAT_SECONDS,
-            )
+        with contextlib.suppress(BusUnavailable):
+            self._send_method(channel, spec.Basic.Ack, "Lb", (delivery_tag, False))
 
     def nack(self, channel: amqp.Channel, delivery_tag: int) -> None:
         """Give a delivery back to its queue, which counts how often that happens."""
-        with contextlib.suppress(OSError, BusUnavailable):
-            self._write(
-                lambda: channel.send_method(spec.Basic.Nack, "Lbb", (delivery_tag, False, True)),
-                channel,
-                HEARTBEAT_SECONDS,
-            )
+        with contextlib.suppress(BusUnavailable):
+            self._send_method(channel, spec.Basic.Nack, "Lbb", (delivery_tag, False, True))
 
     def cancel(self, channel: amqp.Channel, consumer_tag: str) -> None:
         """Ask for no more deliveries, without waiting for the broker's word."""
-        with contextlib.suppress(OSError, BusUnavailable):
-            self._write(
-                lambda: channel.send_method(spec.Basic.Cancel, "sb", (consumer_tag, True)), channel, HEARTBEAT_SECONDS
-            )
+        with contextlib.suppress(BusUnavailable):
+            self._send_method(channel, spec.Basic.Cancel, "sb", (consumer_tag, True))
 
-    def _write(self, write: Callable[[], Any], channel: amqp.Channel, timeout_seconds: float) -> None:
-        if not self.write_lock.acquire(timeout=max(timeout_seconds, 0.001)):
-            raise BusUnavailable("The message bus is too slow.")
+    def _send_method(self, channel: amqp.Channel, *method: Any) -> None:
+        if channel.connection is None or not self._up.is_set():
+            raise BusUnavailable(retry_after_seconds=1)
         try:
-            if channel.connection is None or not self._up.is_set():
-                raise BusUnavailable()
-            write()
+            channel.send_method(*method)
         except (OSError, amqp.AMQPError) as error:
             self.drop()
-            raise ConnectionResetError(str(error)) from error
-        finally:
-            self.write_lock.release()
+            raise BusUnavailable(retry_after_seconds=1) from error
 
     def drop(self) -> None:
-        """Break the connection, after a write that may have left half a frame on it."""
+        """Break the connection, so that a new one is made."""
         connection = self._connection
         if connection is not None:
             with contextlib.suppress(Exception):
@@ -182,6 +166,8 @@ class Link:
         connection.connect()
         self._on_connect(connection)
         connection.transport.sock.settimeout(IO_TIMEOUT_SECONDS)
+        self._output = _Output(connection.transport, on_broken=self.drop)
+        connection.frame_writer = frame_writer(connection, self._output)
         self._up.set()
 
     def _read_until_stopped(self) -> None:
@@ -193,18 +179,64 @@ class Link:
                 connection.drain_events(timeout=IO_TIMEOUT_SECONDS)
             if time.monotonic() - heartbeat_at > HEARTBEAT_SECONDS / 4:
                 heartbeat_at = time.monotonic()
-                with self.write_lock:
-                    connection.heartbeat_tick()
-        with self.write_lock, contextlib.suppress(Exception):
+                connection.heartbeat_tick()
+        with contextlib.suppress(Exception):
             connection.close()
 
     def _forget_connection(self) -> None:
         self._up.clear()
         connection, self._connection = self._connection, None
+        output, self._output = self._output, None
+        if output is not None:
+            output.end()
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.collect()
         self._on_lost()
+
+
+class _Output:
+    """Gathers the frames that many callers write, and gives to the socket at once whatever has come together.
+
+    A write to the socket is what costs most of a call (NAMEKO.md 4): a reply and its acknowledgement, or the calls of
+    many requests, share one. No timer: the writer takes what there is as soon as it gets its turn.
+    """
+
+    def __init__(self, transport: Any, *, on_broken: Callable[[], None]) -> None:
+        self._transport = transport
+        self._on_broken = on_broken
+        self._frames: deque[bytes] = deque()
+        self._signal = threading.Lock()
+        self._signal.acquire()
+        self._is_signalled = False
+        self._is_over = False
+        threading.Thread(target=self._write_until_over, daemon=True, name="link-output").start()
+
+    def write(self, frame: memoryview | bytes) -> None:
+        """Take one frame; py-amqp's own lock is held meanwhile, and its buffer is used again afterwards."""
+        self._frames.append(bytes(frame))
+        self._wake()
+
+    def end(self) -> None:
+        """Write no more."""
+        self._is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._is_signalled:
+            self._is_signalled = True
+            self._signal.release()
+
+    def _write_until_over(self) -> None:
+        while not self._is_over:
+            self._signal.acquire()
+            self._is_signalled = False
+            frames = [self._frames.popleft() for _ in range(len(self._frames))]
+            try:
+                self._transport.write(b"".join(frames))
+            except Exception:  # whatever it was, the cure is a new connection
+                self._on_broken()
+                return
 
 
 class NotConfirmed(Unavailable):
@@ -246,12 +278,9 @@ class ConfirmedPublisher:
             if not self.link.wait_until_up(min(timeout_seconds, CONNECT_TIMEOUT_SECONDS)):
                 raise BusUnavailable()
             channel = self._begin_batch()
-            try:
-                for message in messages:
-                    self._expect_confirm()
-                    self.link.send(channel, message, timeout_seconds=deadline - time.monotonic())
-            except OSError as error:
-                raise NotConfirmed(str(error)) from error
+            for message in messages:
+                self._expect_confirm()
+                self.link.send(channel, message)
             self._wait_for_confirms(channel, deadline)
 
     def _begin_batch(self) -> amqp.Channel:

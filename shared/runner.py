@@ -5,10 +5,8 @@ Everything that must happen before other imports happens here: eventlet's patchi
 # ruff: noqa: E402
 
 import os
-import warnings
 
 os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_select")  # the C wait would stop the whole service
-warnings.filterwarnings("ignore", message=".*[Ee]ventlet.*deprecat.*")
 import eventlet
 
 eventlet.monkey_patch()

@@ -1,10 +1,14 @@
 """What others may know of tasks: their views, their errors, their events."""
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.events import Event
+
+RUN_STATUSES: Final = ("queued", "running", "succeeded", "failed", "timed_out", "cancelled", "lost")
+FINAL_RUN_STATUSES: Final = frozenset(RUN_STATUSES[2:])
+TRIGGERS: Final = ("schedule", "manual", "retry")
 
 
 class ProgressView(TypedDict):
@@ -84,7 +88,7 @@ class TaskRunLogView(TypedDict):
 
 
 class TaskRunLogPage(TypedDict):
-    """Lines of a run in the order that they were written; `run_status` tells whether more may come."""
+    """Lines of a run in the order that they were written; `run_status` tells whether more will come."""
 
     items: list[TaskRunLogView]
     next_cursor: str | None

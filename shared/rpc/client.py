@@ -160,10 +160,7 @@ class RpcClient:
             is_durable=False,
             content_type="application/octet-stream",
         )
-        try:
-            self._link.send(channel, message, timeout_seconds=seconds_left)
-        except OSError as error:
-            raise OutcomeUnknown(retry_after_seconds=1) from error
+        self._link.send(channel, message)
 
     def _open_channel(self, connection: amqp.Connection) -> None:
         channel = connection.channel()

@@ -38,13 +38,16 @@ def command(permission: str | None, *, stores_answer: bool = True) -> Callable[[
         @wraps(method)
         def run(self: Any, call: Call) -> Answer | ServiceError:
             def work() -> Answer:
-                answer: Answer
-                answer, refusal = self.database.run(
-                    lambda session: _carry_out(method, self, session, call, stores_answer)
-                )
-                if refusal is not None:
-                    raise refusal
-                return answer
+                try:
+                    answer: Answer = self.database.run(
+                        lambda session: _carry_out(method, self, session, call, stores_answer)
+                    )
+                except _Refused as refused:
+                    refusal = refused.refusal
+                else:
+                    return answer
+                self.database.run(lambda session: _keep_refusal(session, call, refusal))
+                raise refusal
 
             return _in_call(self, call, permission, work)
 
@@ -54,25 +57,34 @@ def command(permission: str | None, *, stores_answer: bool = True) -> Callable[[
     return decorate
 
 
-def _carry_out(
-    method: Any, service: Any, session: Session, call: Call, stores_answer: bool
-) -> tuple[Answer, ServiceError | None]:
-    """Do the command, under its idempotency key if it has one. Returns: the answer, or a refusal that was kept."""
+class _Refused(Exception):
+    """Leaves the transaction of a command that was refused, so that nothing of it stays."""
+
+    def __init__(self, refusal: ServiceError) -> None:
+        self.refusal = refusal
+
+
+def _carry_out(method: Any, service: Any, session: Session, call: Call, stores_answer: bool) -> Answer:
+    """Do the command, under its idempotency key if it has one."""
     if call.idempotency_key is None:
-        return Answer(method(service, session, call.passport, **call.arguments)), None
+        return Answer(method(service, session, call.passport, **call.arguments))
     first = idempotency.claim(session, call)
     if first is not None:
-        return first, None
+        return first
     try:
-        with session.begin_nested():
-            result = method(service, session, call.passport, **call.arguments)
+        result = method(service, session, call.passport, **call.arguments)
     except MerchantMissing:
         raise  # we may hear of it yet
     except KEPT_REFUSALS as refusal:
-        idempotency.keep(session, call, refusal=refusal)
-        return Answer(None), refusal
+        raise _Refused(refusal) from None
     idempotency.keep(session, call, answer=result if stores_answer else None)
-    return Answer(result), None
+    return Answer(result)
+
+
+def _keep_refusal(session: Session, call: Call, refusal: ServiceError) -> None:
+    """Keep a refusal as the key's answer, unless the same request was answered meanwhile."""
+    if idempotency.claim(session, call) is None:
+        idempotency.keep(session, call, refusal=refusal)
 
 
 def query(permission: str | None) -> Callable[[Any], Any]:

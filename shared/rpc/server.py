@@ -172,8 +172,8 @@ class RpcServer(SharedExtension):
             content_type="application/octet-stream",
         )
         try:
-            self.link.send(message.channel, answer, timeout_seconds=STOP_SECONDS_MAX)
-        except (OSError, BusUnavailable):
+            self.link.send(message.channel, answer)
+        except BusUnavailable:
             return  # the broker delivers the call again, and its key or its nature makes that harmless
         self.link.ack(message.channel, message.delivery_tag)
 
