@@ -101,6 +101,10 @@ class Authenticator:
             raise SessionOver
         return caller
 
+    def ask_again(self) -> None:
+        """Let the next request of everyone ask users, after something there was changed by way of this process."""
+        self._callers.expire()
+
     def _caller(
         self, method: str, question: Mapping[str, str], actor_type: str, session_id: str, timeout_seconds: float
     ) -> Caller | None:
@@ -113,7 +117,12 @@ class Authenticator:
             # What has ended does not begin again, so that it is worth remembering too.
             return Caller(state, actor_type=actor_type, session_id=session_id) if state["active"] else None
 
-        return self._callers.get((method, *question.values()), fetch, timeout_seconds=timeout_seconds)
+        key = (method, *question.values())
+        caller = self._callers.get(key, fetch, timeout_seconds=timeout_seconds)
+        if caller is not None and caller.must_change_password:
+            # Who has just changed it, perhaps by way of another process, is not to be told to change it again.
+            self._callers.forget(key)
+        return caller
 
     def _claims_of(self, token: str, timeout_seconds: float) -> dict[str, Any]:
         try:

@@ -62,6 +62,15 @@ def check_again() -> None:
         raise PermissionDenied(f"This needs the permission {needed}.", missing=needed)
 
 
+def ask_again() -> None:
+    """Let what was just changed in users hold from the very next request, in place of within seconds.
+
+    Other gateway processes hear of it when their own knowledge has aged (STATE_FRESH_SECONDS).
+    """
+    authenticator: Authenticator = current_app.extensions[EXTENSION]
+    authenticator.ask_again()
+
+
 def _take_idempotency_key(terms: Terms) -> None:
     # Keys belong to their caller, and on a public route there is none whom we know.
     if request.method not in WRITING_METHODS or terms.is_public:

@@ -45,6 +45,11 @@ class FreshCache(Generic[Value]):
         """Make the next `get` fetch."""
         self._entries.pop(key, None)
 
+    def expire(self) -> None:
+        """Make the next `get` of each key fetch; the old values still stand by while their source is away."""
+        for key, (value, asked_at, _) in list(self._entries.items()):
+            self._entries[key] = (value, asked_at, 0.0)
+
     def _fetched(self, key: Hashable, fetch: Callable[[bool], Value]) -> Value:
         entry = self._entries.get(key)
         now = time.monotonic()

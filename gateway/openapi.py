@@ -128,6 +128,8 @@ def _possible_refusals(terms: Terms, method: str, *, has_query: bool) -> list[in
     statuses = [404, 429, 500, 502, 503, 504]
     if not terms.is_public:
         statuses += [401, 403]
+    elif method != "get":
+        statuses += [401]  # a public route that takes something checks a password or a signature
     if method != "get":
         statuses += [400, 409, 413, 415, 422]
     elif has_query:

@@ -13,7 +13,7 @@ import argon2
 import eventlet.patcher
 import eventlet.tpool
 
-from shared.errors import Unavailable
+from shared.contracts.users import SignInBusy
 
 AT_ONCE_MAX: Final = 2
 WAITING_MAX: Final = 14
@@ -25,10 +25,6 @@ _hasher = argon2.PasswordHasher()
 # These locks are green in a service's process, which is monkey-patched before it imports anything.
 _places = threading.BoundedSemaphore(AT_ONCE_MAX + WAITING_MAX)
 _turns = threading.BoundedSemaphore(AT_ONCE_MAX)
-
-
-class SignInBusy(Unavailable):
-    """Too many people sign in at this moment: try again in a few seconds."""
 
 
 def _in_turn(work: Callable[[], Result]) -> Result:

@@ -159,6 +159,10 @@ class SessionOver(Unauthenticated):
     """This session has ended: sign in again."""
 
 
+class SignInBusy(RateLimited):
+    """Too many people sign in at this moment: try again in a few seconds."""
+
+
 class TooManySignIns(RateLimited):
     """Too many failed sign-ins: wait before the next."""
 

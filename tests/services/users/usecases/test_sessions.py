@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from jwt.algorithms import OKPAlgorithm
 
 from services.users.domain.lockouts import BY_ADDRESS, BY_USERNAME, EVERY_ADDRESS
-from services.users.hashing import AT_ONCE_MAX, SignInBusy
+from services.users.hashing import AT_ONCE_MAX
 from services.users.models import RefreshToken, SignInFailures, User, UserSession
 from services.users.queries import introspect_session
 from services.users.tokens import SigningKeys
@@ -27,6 +27,7 @@ from shared.contracts.users import (
     JWT_ISSUER,
     InvalidCredentials,
     InvalidRefreshToken,
+    SignInBusy,
     TokenPairView,
     TooManySignIns,
     UserSessionRequired,

@@ -1,0 +1,88 @@
+"""Staff: add, change, disable, enable, reset the password."""
+
+from typing import Any
+
+from gateway import authorization
+from gateway.blueprint import Blueprint
+from gateway.paging import Listing, listing
+from gateway.rpc import call
+from gateway.schemas.base import ReasonSchema
+from gateway.schemas.users import (
+    NewUserSchema,
+    OptionalReasonSchema,
+    UserChangesSchema,
+    UserQuery,
+    UserSchema,
+    UserWithPasswordSchema,
+)
+from gateway.terms import needs
+
+blueprint = Blueprint("users", __name__, description="Members of staff.")
+
+
+@blueprint.get("/users")
+@needs("users:read")
+@blueprint.arguments(UserQuery, location="query")
+@blueprint.listing(UserSchema)
+def list_users(query: dict[str, Any]) -> Listing:
+    """List users, newest first."""
+    return listing("users", "list_users", **query)
+
+
+@blueprint.post("/users")
+@needs("users:admin")
+@blueprint.arguments(NewUserSchema)
+@blueprint.response(201, UserWithPasswordSchema)
+def create_user(body: dict[str, Any]) -> Any:
+    """Add a user, with a one-time password to pass on."""
+    return call("users", "create_user", **body)
+
+
+@blueprint.get("/users/<user_id>")
+@needs("users:read")
+@blueprint.response(200, UserSchema)
+def get_user(user_id: str) -> Any:
+    """Show one user."""
+    return call("users", "get_user", user_id=user_id)
+
+
+@blueprint.patch("/users/<user_id>")
+@needs("users:admin")
+@blueprint.arguments(UserChangesSchema)
+@blueprint.response(200, UserSchema)
+def update_user(body: dict[str, Any], user_id: str) -> Any:
+    """Change a user's fields, roles or merchants; what is not named stays."""
+    user = call("users", "update_user", user_id=user_id, changes=body)
+    authorization.ask_again()
+    return user
+
+
+@blueprint.post("/users/<user_id>/disable")
+@needs("users:admin")
+@blueprint.arguments(ReasonSchema)
+@blueprint.response(200, UserSchema)
+def disable_user(body: dict[str, Any], user_id: str) -> Any:
+    """Shut a user out, at once; the last administrator stays."""
+    user = call("users", "disable_user", user_id=user_id, **body)
+    authorization.ask_again()
+    return user
+
+
+@blueprint.post("/users/<user_id>/enable")
+@needs("users:admin")
+@blueprint.arguments(OptionalReasonSchema, required=False)
+@blueprint.response(200, UserSchema)
+def enable_user(body: dict[str, Any], user_id: str) -> Any:
+    """Let a disabled user sign in again."""
+    return call("users", "enable_user", user_id=user_id, **body)
+
+
+@blueprint.post("/users/<user_id>/reset-password")
+@needs("users:admin")
+@blueprint.arguments(OptionalReasonSchema, required=False)
+@blueprint.response(200, UserWithPasswordSchema)
+def reset_password(body: dict[str, Any], user_id: str) -> Any:
+    """Give a user a one-time password and end all their sessions."""
+    user = call("users", "reset_password", user_id=user_id, **body)
+    authorization.ask_again()
+    return user

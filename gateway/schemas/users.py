@@ -1,0 +1,233 @@
+"""Users, roles, API keys and merchants as the API shows and takes them."""
+
+from typing import Any
+
+import marshmallow as ma
+from marshmallow import validate
+
+from gateway.schemas import fields
+from gateway.schemas.base import PageQuery, Schema
+from shared.permissions import LEVELS, MODULES
+
+USER_STATUSES = ("active", "disabled")
+API_KEY_STATUSES = ("active", "expired", "revoked")
+GRANTED_MERCHANTS_MAX = 1000
+GRANTED_ROLES_MAX = 50
+NAME_LENGTH_MAX = 100
+
+
+class MerchantsField(ma.fields.Field[Any]):
+    """Which merchants somebody sees: "all", or a list of ids."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        shape = {
+            "oneOf": [
+                {"type": "string", "enum": ["all"]},
+                {"type": "array", "items": {"type": "string"}, "maxItems": GRANTED_MERCHANTS_MAX},
+            ]
+        }
+        super().__init__(**kwargs | {"metadata": shape | kwargs.get("metadata", {})})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if value == "all":
+            return value
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            raise ma.ValidationError('Either "all" or a list of merchant ids.')
+        if len(value) > GRANTED_MERCHANTS_MAX or any(len(v) > fields.IDENTIFIER_LENGTH_MAX for v in value):
+            raise ma.ValidationError("This list is too long.")
+        return value
+
+
+def _pattern(pattern: str, error: str) -> validate.Regexp:
+    return validate.Regexp(pattern, error=error)
+
+
+def _username(**kwargs: Any) -> fields.Text:
+    rule = _pattern(r"^[A-Za-z0-9][A-Za-z0-9._@+-]*\Z", "Letters, digits and . _ @ + -, a letter or digit first.")
+    return fields.Text(length_min=1, length_max=64, validate=rule, **kwargs)
+
+
+def _email() -> fields.Text:
+    return fields.Text(
+        length_max=254, allow_none=True, validate=_pattern(r"^[^@\s]+@[^@\s]+\Z", "This is no address of e-mail.")
+    )
+
+
+def _role_names(**kwargs: Any) -> fields.List[Any]:
+    return fields.List(
+        fields.Text(length_min=1, length_max=60), validate=validate.Length(max=GRANTED_ROLES_MAX), **kwargs
+    )
+
+
+def _permissions(**kwargs: Any) -> fields.Dict:
+    return fields.Dict(keys=fields.Word(MODULES), values=fields.Word(LEVELS), **kwargs)
+
+
+class UserSchema(Schema):
+    """A member of staff."""
+
+    id = fields.Text(required=True)
+    username = fields.Text(required=True)
+    display_name = fields.Text(required=True)
+    email = fields.Text(required=True, allow_none=True)
+    roles = fields.List(fields.Text(), required=True)
+    merchants = MerchantsField(required=True)
+    status = fields.Word(USER_STATUSES, required=True)
+    must_change_password = fields.Boolean(required=True)
+    last_signed_in_at = fields.Timestamp(required=True, allow_none=True)
+    created_at = fields.Timestamp(required=True)
+    updated_at = fields.Timestamp(required=True)
+
+
+class UserWithPasswordSchema(UserSchema):
+    """A user with the one-time password, which is shown this once."""
+
+    temporary_password = fields.Text(required=True)
+
+
+class NewUserSchema(Schema):
+    """A user to add, who holds no role and sees no merchant unless given."""
+
+    username = _username(required=True)
+    display_name = fields.Text(length_max=NAME_LENGTH_MAX)
+    email = _email()
+    roles = _role_names()
+    merchants = MerchantsField()
+
+
+class UserChangesSchema(Schema):
+    """What to change of a user. To disable and enable there are routes of their own, which take a reason."""
+
+    username = _username()
+    display_name = fields.Text(length_min=1, length_max=NAME_LENGTH_MAX)
+    email = _email()
+    roles = _role_names()
+    merchants = MerchantsField()
+
+
+class UserQuery(PageQuery):
+    """Which users. `merchant_id` finds who sees that merchant, by name or because they see all."""
+
+    q = fields.Text(length_max=100)
+    status = fields.Word(USER_STATUSES)
+    role = fields.Text(length_max=60)
+    merchant_id = fields.Identifier()
+
+
+class OptionalReasonSchema(Schema):
+    """Why, if there is something to say."""
+
+    reason = fields.Reason(required=False, allow_none=True)
+
+
+class MeSchema(Schema):
+    """Who asks: a user, or an API key, which has no username and no email."""
+
+    id = fields.Text(required=True)
+    type = fields.Word(["user", "api_key"], required=True)
+    username = fields.Text(required=True, allow_none=True)
+    display_name = fields.Text(required=True)
+    email = fields.Text(required=True, allow_none=True)
+    roles = fields.List(fields.Text(), required=True)
+    permissions = _permissions(required=True)
+    merchants = MerchantsField(required=True)
+    must_change_password = fields.Boolean(required=True)
+
+
+class RoleSchema(Schema):
+    """A role: for each module one level."""
+
+    name = fields.Text(required=True)
+    description = fields.Text(required=True)
+    permissions = _permissions(required=True)
+    is_built_in = fields.Boolean(required=True)
+    created_at = fields.Timestamp(required=True)
+    updated_at = fields.Timestamp(required=True)
+
+
+class NewRoleSchema(Schema):
+    """A role to add. Modules that are not named have the level `none`."""
+
+    name = fields.Text(
+        required=True,
+        length_min=1,
+        length_max=60,
+        validate=_pattern(r"^[A-Za-z0-9][A-Za-z0-9 ._-]*\Z", "Letters, digits, spaces and . _ -."),
+    )
+    description = fields.Text(length_max=500)
+    permissions = _permissions(required=True)
+
+
+class RoleChangesSchema(Schema):
+    """What to change of a role; `permissions` replace all that were."""
+
+    description = fields.Text(length_max=500)
+    permissions = _permissions()
+
+
+class ApiKeySchema(Schema):
+    """A program's key, without its secret."""
+
+    id = fields.Text(required=True)
+    name = fields.Text(required=True)
+    roles = fields.List(fields.Text(), required=True)
+    merchants = MerchantsField(required=True)
+    status = fields.Word(API_KEY_STATUSES, required=True)
+    expires_at = fields.Timestamp(required=True, allow_none=True)
+    created_at = fields.Timestamp(required=True)
+    created_by = fields.Text(required=True)
+    revoked_at = fields.Timestamp(required=True, allow_none=True)
+
+
+class ApiKeyWithSecretSchema(ApiKeySchema):
+    """A new key. `secret` is the whole Bearer token, and is shown this once."""
+
+    secret = fields.Text(required=True)
+
+
+class NewApiKeySchema(Schema):
+    """A key to make for a program."""
+
+    name = fields.Text(required=True, length_min=1, length_max=NAME_LENGTH_MAX)
+    roles = _role_names(required=True)
+    merchants = MerchantsField(required=True)
+    expires_at = fields.Timestamp(allow_none=True)
+
+
+class MerchantSchema(Schema):
+    """A merchant of the platform."""
+
+    id = fields.Text(required=True)
+    code = fields.Text(required=True)
+    name = fields.Text(required=True)
+    status = fields.Word(USER_STATUSES, required=True)
+    created_at = fields.Timestamp(required=True)
+    updated_at = fields.Timestamp(required=True)
+
+
+def _code(**kwargs: Any) -> fields.Text:
+    rule = _pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", "Letters, digits and . _ -, a letter or digit first.")
+    return fields.Text(length_min=1, length_max=64, validate=rule, **kwargs)
+
+
+class NewMerchantSchema(Schema):
+    """A merchant to add."""
+
+    code = _code(required=True)
+    name = fields.Text(required=True, length_min=1, length_max=NAME_LENGTH_MAX)
+    status = fields.Word(USER_STATUSES)
+
+
+class MerchantChangesSchema(Schema):
+    """What to change of a merchant."""
+
+    code = _code()
+    name = fields.Text(length_min=1, length_max=NAME_LENGTH_MAX)
+    status = fields.Word(USER_STATUSES)
+
+
+class MerchantQuery(PageQuery):
+    """Which merchants. `q` is part of the code or the name."""
+
+    q = fields.Text(length_max=100)
+    status = fields.Word(USER_STATUSES)
