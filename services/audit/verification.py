@@ -77,7 +77,7 @@ def _head_and_highest(session: Session) -> tuple[Head, int]:
             " (select coalesce(max(seq), 0) from log_rows) as seq_highest from chain_state s"
         )
     ).one()
-    return Head(row.last_seq, bytes.fromhex(row.last_hash or "")), row.seq_highest
+    return Head(row.last_seq, bytes.fromhex(row.last_hash or GENESIS.hex())), row.seq_highest
 
 
 def _range(session: Session, head: Head, from_time: str | None, to_time: str | None) -> tuple[int, int]:
@@ -91,9 +91,10 @@ def _range(session: Session, head: Head, from_time: str | None, to_time: str | N
     lowest, highest = session.execute(_EXTENT, bounds).one()
     if lowest is None:
         # No row is there now. What was there stood between the last row before this time and the first after it.
-        before, after = session.execute(_AROUND, bounds).one()
-        return max(1, before or 1), min(head.seq, after or head.seq)
-    return max(1, lowest - 1), min(head.seq, highest + 1)
+        before, after = session.execute(_AROUND_TIME, bounds).one()
+    else:
+        before, after = session.execute(_AROUND_NUMBERS, {"lowest": lowest, "highest": highest}).one()
+    return before or 1, min(head.seq, after or head.seq)
 
 
 _EXTENT: Final = text(
@@ -101,9 +102,12 @@ _EXTENT: Final = text(
     " where time >= coalesce(cast(:from_time as timestamptz), '-infinity')"
     " and time < coalesce(cast(:to_time as timestamptz), 'infinity')"
 )
-_AROUND: Final = text(
+_AROUND_TIME: Final = text(
     "select (select max(seq) from log_rows where time < cast(:from_time as timestamptz)),"
     " (select min(seq) from log_rows where time >= cast(:to_time as timestamptz))"
+)
+_AROUND_NUMBERS: Final = text(
+    "select (select max(seq) from log_rows where seq < :lowest), (select min(seq) from log_rows where seq > :highest)"
 )
 
 

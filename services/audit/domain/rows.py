@@ -12,6 +12,7 @@ from shared.contracts.audit import LogType, Outcome
 from shared.contracts.gateway import ApiCalled
 from shared.contracts.ledger import BalancesChanged
 from shared.contracts.system import SystemErrorOccurred
+from shared.logs import mask_text
 from shared.times import parse_rfc3339, rfc3339, utc_now
 
 KEY_LENGTH_MAX = 200  # of what is indexed: ids, names, actions
@@ -23,6 +24,7 @@ DETAIL_ITEMS_MAX = 1_000  # of each list inside changes and details
 # What people call things, in the order in which an event's field is taken for its name.
 _NAMES: Final = ("number_masked", "username", "code", "name", "key", "title", "task", "order_no")
 _REFUSED_ENTRY: Final = frozenset({"SignInFailed", "RefreshTokenReused"})
+_FREE_TEXTS: Final = frozenset({"note", "message", "detail", "error", "traceback", "title", "description"})
 _SAID_ELSEWHERE: Final = frozenset({"changes", "reason", "merchant_id"})
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
@@ -95,13 +97,13 @@ def _common(envelope: Mapping[str, Any], payload: Mapping[str, Any]) -> LogConte
         "service": _key(envelope.get("service")) or "",
         "event": _key(envelope.get("event")) or "",
         "ip": _key(envelope.get("ip")),
-        "user_agent": _text(envelope.get("user_agent"), USER_AGENT_LENGTH_MAX),
+        "user_agent": _typed(envelope.get("user_agent"), USER_AGENT_LENGTH_MAX),
         "request_id": _key(envelope.get("request_id")),
         "outcome": "success",
         "status": None,
         "duration_ms": None,
         "message": "",
-        "reason": _text(payload.get("reason"), MESSAGE_LENGTH_MAX),
+        "reason": _typed(payload.get("reason")),
         "changes": None,
         "details": None,
     }
@@ -118,7 +120,7 @@ def _operation(envelope: Mapping[str, Any], payload: Mapping[str, Any]) -> list[
     changed = operation.copy()
     changed["part"] = 1
     changed["log_type"] = "data_change"
-    changed["changes"] = stored(changes)
+    changed["changes"] = stored(changes, is_free_text=True)
     changed["details"] = None
     changed["message"] = _cut(f"{operation['message']} ({', '.join(sorted(map(str, changes)))})")
     return [operation, changed]
@@ -143,7 +145,7 @@ def _system_error(envelope: Mapping[str, Any], payload: Mapping[str, Any]) -> Lo
     row["outcome"] = "failed"
     row["status"] = _whole(payload.get("status"))
     row["duration_ms"] = _whole(payload.get("duration_ms"))
-    row["message"] = _cut(f"{payload.get('error') or 'System error'}{call}")
+    row["message"] = _typed(f"{payload.get('error') or 'System error'}{call}") or ""
     row["details"] = _details(payload)
     return row
 
@@ -157,7 +159,7 @@ def _balance_changes(envelope: Mapping[str, Any], payload: Mapping[str, Any]) ->
         row["resource_id"] = _key(entry.get("entry_id"))
         row["order_no"] = _key(entry.get("order_no"))
         row["merchant_id"] = _key(entry.get("merchant_id")) or event["merchant_id"]
-        row["reason"] = _text(entry.get("reason"), MESSAGE_LENGTH_MAX)
+        row["reason"] = _typed(entry.get("reason"))
         row["message"] = _cut(
             f"{entry.get('type_name')} of {entry.get('holder_type')} {entry.get('holder_id')}: "
             f"{entry.get('amount')} {entry.get('currency')}, balance {entry.get('balance')}"
@@ -186,7 +188,7 @@ def _sentence(event: str, payload: Mapping[str, Any]) -> str:
     """Return an event's name as words, with what people call the thing that it is about: `Card frozen: •••• 4242`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", event).capitalize()
     name = next((payload[field] for field in _NAMES if payload.get(field)), None)
-    return words if name is None else _cut(f"{words}: {name}")
+    return words if name is None else _typed(f"{words}: {name}") or ""
 
 
 def _details(payload: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -200,6 +202,12 @@ def instant_of(envelope: Mapping[str, Any]) -> str:
         return rfc3339(parse_rfc3339(envelope["occurred_at"]))
     except (KeyError, TypeError, ValueError):
         return rfc3339(utc_now())
+
+
+def _typed(value: Any, length_max: int = MESSAGE_LENGTH_MAX) -> str | None:
+    """Return a text that somebody outside has written, with what looks like a secret masked."""
+    text = _text(value, length_max)
+    return text and mask_text(text)
 
 
 def _cut(text: str) -> str:
@@ -226,18 +234,23 @@ def _whole(value: Any) -> int | None:
     return round(value)
 
 
-def stored(value: Any) -> Any:
-    """Return JSON whose text any language writes alike: mended and cut texts, and floats as texts."""
+def stored(value: Any, *, is_free_text: bool = False) -> Any:
+    """Return JSON whose text any language writes alike: mended and cut texts, and floats as texts.
+
+    is_free_text: mask what looks like a secret, as in texts that people type; ids are left as they are, since one in
+    ten long numbers looks like a card's.
+    """
     match value:
         case str():
-            return _text(value, DETAIL_LENGTH_MAX) or ""
+            text = _text(value, DETAIL_LENGTH_MAX) or ""
+            return mask_text(text) if is_free_text else text
         case None | bool():
             return value
         case int():
             return value if abs(value) < 2**53 else str(value)
         case dict():
-            return {_key(k) or "": stored(v) for k, v in value.items()}
+            return {_key(k) or "": stored(v, is_free_text=is_free_text or k in _FREE_TEXTS) for k, v in value.items()}
         case list() | tuple():
-            return [stored(v) for v in value[:DETAIL_ITEMS_MAX]]
+            return [stored(v, is_free_text=is_free_text) for v in value[:DETAIL_ITEMS_MAX]]
         case _:
             return _text(value, DETAIL_LENGTH_MAX) or ""
