@@ -47,10 +47,19 @@ def active_runs(session: Session, name: str, now: datetime) -> list[str]:
     return list(session.scalars(select(TaskRun.id).where(TaskRun.task_name == name, active).order_by(TaskRun.id)))
 
 
-def list_tasks(session: Session, passport: Passport) -> TaskPage:
-    """Return all tasks, by name."""
-    tasks = session.scalars(select(Task).order_by(Task.name)).all()
-    return {"items": [task_view(session, passport, task) for task in tasks], "next_cursor": None}
+def list_tasks(
+    session: Session, passport: Passport, *, limit: int = LIMIT_DEFAULT, cursor: str | None = None
+) -> TaskPage:
+    """Return the tasks, by name. Raises: InvalidCursor."""
+    query = select(Task).order_by(Task.name).limit(limit + 1)
+    if cursor:
+        query = query.where(Task.name > _position(cursor, str))
+    tasks = session.scalars(query).all()
+    more = len(tasks) > limit
+    return {
+        "items": [task_view(session, passport, task) for task in tasks[:limit]],
+        "next_cursor": encode_cursor([tasks[limit - 1].name]) if more else None,
+    }
 
 
 def get_task(session: Session, passport: Passport, *, name: str) -> TaskView:
@@ -106,7 +115,7 @@ def list_task_run_logs(
 ) -> TaskRunLogPage:
     """Return the lines of a run, oldest first, as they are read.
 
-    Returns: `next_cursor` even after the last line while the run goes on, to ask for what comes.
+    Returns: with `run_status`; when that is final, no line will come after those that are there.
     Raises, in order: TaskRunNotFound; PermissionDenied to who sees some merchants only; InvalidCursor.
     """
     # The run is read before its lines: if it is final here, no line can come after those that are read next.
@@ -116,12 +125,10 @@ def list_task_run_logs(
     after = _position(cursor, int) if cursor else 0
     query = select(TaskRunLog).where(TaskRunLog.run_id == run_id, TaskRunLog.id > after)
     lines = session.scalars(query.order_by(TaskRunLog.id).limit(limit + 1)).all()
-    shown = lines[:limit]
-    goes_on = len(lines) > limit or run.finished_at is None
-    last = shown[-1].id if shown else after
+    more = len(lines) > limit
     return {
-        "items": [line.view() for line in shown],
-        "next_cursor": encode_cursor([last]) if goes_on else None,
+        "items": [line.view() for line in lines[:limit]],
+        "next_cursor": encode_cursor([lines[limit - 1].id]) if more else None,
         "run_status": run.status,
     }
 

@@ -35,45 +35,39 @@ class TasksService:
     ledger = RpcClient("ledger")
 
     @query("tasks:read")
-    def list_tasks(self, session: Session, passport: Passport) -> TaskPage:
-        """Return all tasks."""
-        return queries.list_tasks(session, passport)
+    def list_tasks(self, session: Session, passport: Passport, **page: Any) -> TaskPage:
+        return queries.list_tasks(session, passport, **page)
 
     @query("tasks:read")
     def get_task(self, session: Session, passport: Passport, *, name: str) -> TaskView:
-        """Return one task."""
         return queries.get_task(session, passport, name=name)
 
     @query("tasks:read")
     def preview_schedule(
         self, session: Session, passport: Passport, *, schedule: str, timezone: str
     ) -> SchedulePreview:
-        """Return when a schedule would fire next."""
         return queries.preview_schedule(session, schedule=schedule, timezone=timezone)
 
     @command("tasks:admin")
     def update_task(self, session: Session, passport: Passport, *, name: str, **settings: Any) -> TaskView:
-        """Change when and how a task runs."""
         return tasks.update_task(session, passport, name=name, **settings)
 
     @command("tasks:admin")
     def enable_task(self, session: Session, passport: Passport, *, name: str) -> TaskView:
-        """Let a task run by its schedule."""
         return tasks.enable_task(session, passport, name=name)
 
     @command("tasks:admin")
     def disable_task(self, session: Session, passport: Passport, *, name: str) -> TaskView:
-        """Stop a task from running by itself."""
         return tasks.disable_task(session, passport, name=name)
 
     @command("tasks:operate")
-    def run_task(self, session: Session, passport: Passport, *, name: str) -> TaskRunView:
-        """Queue a run by hand."""
-        return runs.run_task(session, passport, name=name)
+    def run_task(
+        self, session: Session, passport: Passport, *, name: str, params: dict[str, Any] | None = None
+    ) -> TaskRunView:
+        return runs.run_task(session, passport, name=name, params=params)
 
     @command("tasks:operate")
     def cancel_task_run(self, session: Session, passport: Passport, *, run_id: str) -> TaskRunView:
-        """Cancel a run."""
         return runs.cancel_task_run(session, passport, run_id=run_id)
 
     @query("tasks:read")
@@ -82,7 +76,6 @@ class TasksService:
 
     @query("tasks:read")
     def get_task_run(self, session: Session, passport: Passport, *, run_id: str) -> TaskRunView:
-        """Return one run."""
         return queries.get_task_run(session, passport, run_id=run_id)
 
     @query("tasks:read")

@@ -1,5 +1,7 @@
 """Running a task by hand, and cancelling a run."""
 
+from typing import Any
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -15,18 +17,23 @@ from shared.contracts.tasks import (
     TaskRunNotFound,
     TaskRunRequested,
     TaskRunView,
+    UnknownTaskParameter,
 )
 from shared.ids import new_id
 from shared.passport import Passport
 
 
-def run_task(session: Session, passport: Passport, *, name: str) -> TaskRunView:
+def run_task(session: Session, passport: Passport, *, name: str, params: dict[str, Any] | None = None) -> TaskRunView:
     """Queue a run of a task, enabled or not; an instance takes it within about a second.
 
-    Raises, in order: TaskNotFound; AlreadyRunning when as many as the task allows run, or wait to, with `run_id`.
+    params: none of the built-in tasks has any yet.
+    Raises, in order: TaskNotFound; UnknownTaskParameter; AlreadyRunning when as many as the task allows run, or wait
+    to, with `run_id`.
     Emits: TaskRunRequested.
     """
     task = lock_task(session, name)
+    if params:
+        raise UnknownTaskParameter(errors={f"params.{key}": ["Unknown parameter."] for key in params})
     now = database_now(session)
     active = active_runs(session, name, now)
     if len(active) >= task.concurrency:

@@ -18,6 +18,7 @@ from shared.contracts.tasks import (
     RunAlreadyFinished,
     TaskNotFound,
     TaskRunNotFound,
+    UnknownTaskParameter,
     UnknownTimeZone,
 )
 from shared.errors import InvalidRequest, PermissionDenied
@@ -333,7 +334,7 @@ def test_a_scheduled_run_of_a_task_that_was_disabled_is_not_tried_again(session,
 # Reading
 
 
-def test_the_log_of_a_run_is_read_in_order_and_followed_until_it_ends(session, alice):
+def test_the_log_of_a_run_is_read_in_order_page_by_page(session, alice):
     run_id = runs.run_task(session, alice, name=TASK)["id"]
     claimed = scheduler.claim_run(session, owner="i1")
     for number in range(3):
@@ -342,12 +343,16 @@ def test_the_log_of_a_run_is_read_in_order_and_followed_until_it_ends(session, a
     assert [line["message"] for line in page["items"]] == ["line 0", "line 1"]
     page = queries.list_task_run_logs(session, alice, run_id=run_id, cursor=page["next_cursor"])
     assert [line["message"] for line in page["items"]] == ["line 2"]
-    assert page["run_status"] == "running"
-    page = queries.list_task_run_logs(session, alice, run_id=run_id, cursor=page["next_cursor"])
-    assert page["items"] == []
+    assert (page["next_cursor"], page["run_status"]) == (None, "running")
     scheduler.finish_run(session, claimed, Outcome(RunStatus.SUCCEEDED, {}))
-    page = queries.list_task_run_logs(session, alice, run_id=run_id, cursor=page["next_cursor"])
-    assert (page["items"], page["next_cursor"], page["run_status"]) == ([], None, "succeeded")
+    assert queries.list_task_run_logs(session, alice, run_id=run_id)["run_status"] == "succeeded"
+
+
+def test_a_task_without_parameters_takes_none(session, alice):
+    with pytest.raises(UnknownTaskParameter) as refusal:
+        runs.run_task(session, alice, name=TASK, params={"day": "2026-11-24"})
+    assert refusal.value.errors == {"params.day": ["Unknown parameter."]}
+    assert runs.run_task(session, alice, name=TASK, params={})["status"] == "queued"
 
 
 def test_what_reaches_over_all_merchants_is_shown_to_who_sees_all(session, alice, bob):
