@@ -162,6 +162,11 @@ def verify_ledger(session: Session, *, mode: Mode) -> VerificationView:
     session.execute(sa.text("set local work_mem = '64MB'"))
     if not session.execute(sa.text("select pg_try_advisory_xact_lock(hashtext('verify_ledger'))")).scalar_one():
         raise VerificationRunning(retry_after_seconds=5)
+    return prove(session, mode=mode)
+
+
+def prove(session: Session, *, mode: Mode) -> VerificationView:
+    """Prove the ledger as the session's transaction sees it; only one snapshot makes that a proof."""
     proof = _PROOF.format(subjects=_SUBJECTS[mode], entries_of_subject=_ENTRIES_OF_SUBJECT[mode], content=_CONTENT)
     found = session.execute(sa.text(proof)).all()
     [count] = [row.found for row in found if row.kind == "count"]

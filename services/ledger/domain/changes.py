@@ -14,7 +14,7 @@ from shared.contracts.ledger import (
     WrongSign,
 )
 from shared.errors import InvalidRequest, PermissionDenied
-from shared.money import parse_minor
+from shared.money import InvalidMoney, parse_minor
 
 WORD_LENGTH_MAX: Final = 64
 TEXT_LENGTH_MAX: Final = 500
@@ -75,7 +75,7 @@ def check_change(raw: Any, *, is_admin: bool) -> Change:
         raise UnknownBalanceType.of_field("type", f"There is no balance type {code}.")
     amount = parse_minor(raw["amount"], raw["currency"])
     if not -AMOUNT_MINOR_MAX <= amount <= AMOUNT_MINOR_MAX:
-        raise InvalidRequest.of_field("amount", "The amount is too large.")
+        raise InvalidMoney.of_field("amount", "The amount is too large.")
     if not balance_type.sign.takes(amount):
         raise _wrong_sign(balance_type)
     if order_no is None:
