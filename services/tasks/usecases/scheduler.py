@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from environs import Env
 from sqlalchemy import exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -33,7 +34,8 @@ from shared.times import rfc3339
 
 log = structlog.get_logger(__name__)
 
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(seconds=Env().float("TASK_LEASE_SECONDS", 30))
+"""How long an instance may be silent before its run is taken back; how often it speaks follows from this."""
 LOST_RUNS_PER_LOOK_MAX = 100
 LOG_MESSAGE_LENGTH_MAX = 2_000
 LOST = "The instance that ran it stopped answering."
