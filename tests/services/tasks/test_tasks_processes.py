@@ -176,10 +176,11 @@ def test_what_a_killed_instance_held_is_lost_and_done_again(tasks, alice):
 
 
 def test_a_frozen_instance_changes_nothing_when_it_wakes(tasks, alice):
-    tasks.let_ledger_take(1)
+    tasks.let_ledger_take(4)
     tasks.client.call("tasks", "run_task", passport=alice, name="balance_check")
     [[owner]] = eventually(lambda: tasks.rows("select lease_owner from task_runs where status = 'running'"))
     tasks.processes[owner].send_signal(signal.SIGSTOP)
+    tasks.let_ledger_take(0)
     eventually(lambda: tasks.rows("select 1 from task_runs where status = 'lost'"), within_seconds=15)
     eventually(lambda: tasks.rows("select 1 from task_runs where status = 'succeeded'"), within_seconds=20)
     before = tasks.rows("select * from task_runs order by id")
