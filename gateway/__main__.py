@@ -36,7 +36,7 @@ def settings(environment: dict[str, str]) -> dict[str, Any]:
     return {
         "bind": environment.get("BIND", f"127.0.0.1:{port}").split(","),
         "workers": workers_of(environment),
-        "worker_class": environment.get("GATEWAY_WORKER_CLASS", "gevent"),
+        "worker_class": environment.get("GATEWAY_WORKER_CLASS", "gateway.worker.DrainingWorker"),
         "threads": int(environment.get("GATEWAY_THREADS", "64")),
         "worker_connections": CONNECTIONS_MAX,
         "graceful_timeout": GRACE_SECONDS,
