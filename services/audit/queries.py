@@ -35,8 +35,8 @@ WINDOW_DEFAULT: Final = timedelta(days=7)
 SEARCH_TIMEOUT_MS: Final = 8_000
 GROUPS_MAX: Final = 1_000
 
-# What ids and order numbers are made of: no space, and a digit somewhere.
-_IDENTIFIER: Final = re.compile(r"(?=[^ ]*[0-9])[A-Za-z0-9][A-Za-z0-9._:/#-]{4,127}", re.ASCII)
+# What ids and order numbers are made of: no space, and something that words do not have.
+_IDENTIFIER: Final = re.compile(r"(?=[^ ]*[0-9_.:-])[A-Za-z0-9][A-Za-z0-9_.:/#-]{4,127}", re.ASCII)
 _IDENTIFIED_BY: Final = ("order_no", "resource_id", "request_id")
 _GROUP_KEYS: Final[dict[StatsBy, str]] = {
     "action": "l.action",

@@ -20,7 +20,8 @@ from tests.services.audit.envelopes import api_call, balances_changed, entry, en
 
 
 def test_hash_is_sha_256_of_the_hash_before_and_the_canonical_row() -> None:
-    (first, second) = seal(Head(0, GENESIS), contents_of(envelope(payload={"changes": {"a": {"before": "é", "after": 1}}})))
+    event = envelope(payload={"changes": {"a": {"before": "é", "after": 1}}})
+    first, second = seal(Head(0, GENESIS), contents_of(event))
     assert (first.content["seq"], second.content["seq"]) == (1, 2)
     assert (first.prev_hash, second.prev_hash) == (bytes(32), first.hash)
     canonical = json.dumps(second.content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
@@ -133,7 +134,8 @@ def insert_copy(session: Session, seq: int, as_seq: int) -> None:
     columns = ", ".join(c for c in models.COLUMNS if c not in ("seq", "event_id"))
     tamper(
         session,
-        f"insert into log_rows (seq, event_id, {columns}) select :as_seq, 'forged', {columns} from log_rows where seq = :seq",
+        f"insert into log_rows (seq, event_id, {columns})"
+        f" select :as_seq, 'forged', {columns} from log_rows where seq = :seq",
         seq=seq,
         as_seq=as_seq,
     )
