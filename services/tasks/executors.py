@@ -80,7 +80,7 @@ def balance_check(run: Run, services: Mapping[str, Service]) -> dict[str, Any]:
     for fault in found["faults"]:
         run.log(f"{fault['kind']}: {fault['detail']}", level="error")
     if not found["ok"]:
-        raise TaskFailed(f"The ledger has {found['fault_count']} faults.", result=result, is_permanent=True)
+        raise TaskFailed(f"Faults found in the ledger: {found['fault_count']}.", result=result, is_permanent=True)
     return result
 
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from services.tasks.domain.runs import RunStatus
@@ -192,9 +192,12 @@ class Worker:
             except LeaseLost:
                 log.warning("run was taken away before its end", run=claimed.id, task=claimed.task)
                 return
-            except (Unavailable, SQLAlchemyError) as error:
+            except (Unavailable, OperationalError) as error:
                 log.warning("end of run waits for the database", run=claimed.id, error=type(error).__name__)
                 time.sleep(FINISH_PAUSE_SECONDS)
+            except (SQLAlchemyError, TypeError):  # what the executor returned cannot be kept
+                log.exception("end of run cannot be written", run=claimed.id, task=claimed.task)
+                outcome = Outcome(RunStatus.FAILED, error=UNEXPECTED)
             else:
                 return
 

@@ -76,13 +76,13 @@ def test_a_sound_ledger_makes_the_balance_check_succeed(carry_out, transaction):
 
 def test_a_broken_ledger_makes_it_fail_with_what_is_broken_and_no_retry(carry_out, transaction):
     run = carry_out(ledger=Ledger(BROKEN))
-    assert (run.status, run.error) == ("failed", "The ledger has 1 faults.")
+    assert (run.status, run.error) == ("failed", "Faults found in the ledger: 1.")
     assert run.result == {"accounts_checked": 7, "entries_checked": 90, "broken": [FAULT]}
     with transaction() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(TaskRun)) == 1
         failure = events_in(session)[-1]
     assert (failure["event"], failure["payload"]["status"]) == ("TaskRunFailed", "failed")
-    assert failure["payload"]["reason"] == "The ledger has 1 faults."
+    assert failure["payload"]["reason"] == "Faults found in the ledger: 1."
 
 
 def test_a_ledger_that_is_down_makes_it_fail_and_be_tried_again(carry_out, transaction):
@@ -182,6 +182,12 @@ def test_the_end_of_a_run_waits_for_a_database_that_is_away(transaction, alice, 
     with transaction() as session:
         assert session.get_one(TaskRun, run_id).status == "succeeded"
     assert away["times"] == 0
+
+
+@pytest.mark.parametrize("result", [{"nul": "\x00"}, {"set": {1}}])
+def test_a_result_that_cannot_be_kept_is_a_failure(carry_out, result):
+    run = carry_out(lambda run, services: result)
+    assert (run.status, run.result, run.error) == ("failed", None, worker_module.UNEXPECTED)
 
 
 def test_a_failure_may_say_that_trying_again_helps(carry_out, transaction):
