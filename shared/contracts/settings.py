@@ -39,9 +39,9 @@ PARAMETERS: Final[dict[str, Parameter]] = {
             key="ledger.large_change_threshold",
             type="decimal",
             default="10000.00",
-            description="A balance change of this absolute amount or more counts as large: it is marked in the "
-            "balance log and told to the merchant's group.",
-            affects=("ledger",),
+            description="A balance change of this absolute amount or more counts as large: the ledger tells of it, and a "
+            "merchant's group whose rule names no threshold of its own hears of it.",
+            affects=("ledger", "telegram"),
             unit="amount, in the change's own currency",
             minimum="0.01",
             maximum="1000000000000.00",

@@ -43,7 +43,7 @@ def events(session: Session) -> list[dict[str, Any]]:
 def test_parameter_that_nobody_changed_has_its_default_as_version_0(session: Session) -> None:
     view = queries.get_parameter(session, key=THRESHOLD)
     assert (view["value"], view["version"], view["updated_by"]) == ("10000.00", 0, None)
-    assert view["affects"] == ["ledger"]
+    assert view["affects"] == ["ledger", "telegram"]
     assert view["bounds"] == {"minimum": "0.01", "maximum": "1000000000000.00"}
 
 
@@ -68,7 +68,7 @@ def test_change_tells_whom_it_reaches_what_was_and_why(session: Session, alice: 
         "key": THRESHOLD,
         "value": "500.00",
         "version": 1,
-        "affects": ["ledger"],
+        "affects": ["ledger", "telegram"],
         "changes": {"value": {"before": "10000.00", "after": "500.00"}},
         "reason": "Busy season",
     }
@@ -128,7 +128,7 @@ def test_roll_back_to_a_version_that_never_was_is_refused(session: Session, alic
 
 def test_preview_says_what_a_change_would_reach_and_changes_nothing(session: Session) -> None:
     good = queries.preview_parameter(session, key=THRESHOLD, value="5.00")
-    assert (good["is_valid"], good["is_change"], good["affects"]) == (True, True, ["ledger"])
+    assert (good["is_valid"], good["is_change"], good["affects"]) == (True, True, ["ledger", "telegram"])
     bad = queries.preview_parameter(session, key=THRESHOLD, value=5)
     assert (bad["is_valid"], bad["is_change"], bad["affects"]) == (False, False, [])
     assert bad["errors"] == ['Must be a decimal string such as "10000.00".']
