@@ -36,6 +36,7 @@ from shared.topology import declare_topology
 ROOT = Path(__file__).resolve().parents[1]
 SERVICES = ("users", "settings", "ledger", "cards", "tasks", "telegram", "audit")
 START_SECONDS_MAX = 30
+WORKER_CLASSES = {"gevent": "gateway.worker.DrainingWorker", "gthread": "gthread"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=4, help="of each round of each load")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", default="gevent", help="gunicorn's worker classes, such as gevent,gthread")
+    parser.add_argument("--workers", default="gevent", help="gevent, gthread, or both with a comma")
     return parser.parse_args()
 
 
@@ -161,7 +162,7 @@ def _processes(worker_class: str) -> Iterator[tuple[str, str, str]]:
             "PASSPORT_KEY": passport_key,
             "PROBE_SIGNING_KEY": base64.b64encode(signing_key.private_bytes_raw()).decode(),
             "SPOOL_DIR": stack.enter_context(tempfile.TemporaryDirectory()),
-            "GATEWAY_WORKER_CLASS": worker_class,
+            "GATEWAY_WORKER_CLASS": WORKER_CLASSES[worker_class],
             "LOG_LEVEL": "ERROR",
         }
         declare_topology(os.environ["AMQP_URL"], [ProbeService])

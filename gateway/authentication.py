@@ -108,8 +108,8 @@ class Authenticator:
     def _caller(
         self, method: str, question: Mapping[str, str], actor_type: str, session_id: str, timeout_seconds: float
     ) -> Caller | None:
-        def fetch(stands_by: bool) -> Caller | None:
-            patience = min(timeout_seconds, IMPATIENT_SECONDS) if stands_by else timeout_seconds
+        def fetch(stands_by: bool, seconds_left: float) -> Caller | None:
+            patience = min(seconds_left, IMPATIENT_SECONDS) if stands_by else seconds_left
             try:
                 state: Introspection = self._calls("users", method, timeout_seconds=patience, **question)
             except Unauthenticated:
@@ -145,8 +145,9 @@ class Authenticator:
             raise InvalidToken
         return keys[key_id]
 
-    def _fetch_keys(self, _stands_by: bool) -> dict[str, str]:
-        answer: SigningKeysView = self._calls("users", "get_signing_keys", timeout_seconds=KEYS_TIMEOUT_SECONDS)
+    def _fetch_keys(self, _stands_by: bool, seconds_left: float) -> dict[str, str]:
+        patience = min(seconds_left, KEYS_TIMEOUT_SECONDS)
+        answer: SigningKeysView = self._calls("users", "get_signing_keys", timeout_seconds=patience)
         self._keys_asked_at = time.monotonic()
         return {key["kid"]: key["x"] for key in answer["keys"] if key["kty"] == "OKP" and key["crv"] == "Ed25519"}
 

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from shared.errors import DeadlineExceeded, Unavailable
 
 Value = TypeVar("Value")
+Fetch = Callable[[bool, float], Value]
 
 ENTRIES_MAX = 20_000
 RETRY_SECONDS = 1.0
@@ -24,12 +25,13 @@ class FreshCache(Generic[Value]):
         self._entries: OrderedDict[Hashable, tuple[Value, float, float]] = OrderedDict()
         self._locks = [threading.Lock() for _ in range(_STRIPES)]
 
-    def get(self, key: Hashable, fetch: Callable[[bool], Value], *, timeout_seconds: float) -> Value:
+    def get(self, key: Hashable, fetch: Fetch[Value], *, timeout_seconds: float) -> Value:
         """Return the value of a key, fetched when it is too old.
 
-        fetch: is told whether an older value stands by, so that it may give up sooner.
+        fetch: is told whether an older value stands by, so that it may give up sooner, and the seconds it may take.
         Raises: whatever fetch raises; DeadlineExceeded when another caller's fetch takes too long.
         """
+        give_up_at = time.monotonic() + timeout_seconds
         entry = self._entries.get(key)
         if entry is not None and time.monotonic() < entry[2]:
             return entry[0]
@@ -37,7 +39,7 @@ class FreshCache(Generic[Value]):
         if not lock.acquire(timeout=max(0.0, timeout_seconds)):
             raise DeadlineExceeded
         try:
-            return self._fetched(key, fetch)
+            return self._fetched(key, fetch, give_up_at)
         finally:
             lock.release()
 
@@ -50,14 +52,14 @@ class FreshCache(Generic[Value]):
         for key, (value, asked_at, _) in list(self._entries.items()):
             self._entries[key] = (value, asked_at, 0.0)
 
-    def _fetched(self, key: Hashable, fetch: Callable[[bool], Value]) -> Value:
+    def _fetched(self, key: Hashable, fetch: Fetch[Value], give_up_at: float) -> Value:
         entry = self._entries.get(key)
         now = time.monotonic()
         if entry is not None and now < entry[2]:
             return entry[0]
         stands_by = entry is not None and now - entry[1] < self._grace_seconds
         try:
-            value = fetch(stands_by)
+            value = fetch(stands_by, max(0.0, give_up_at - now))
         except Unavailable:
             if entry is None or not stands_by:
                 raise

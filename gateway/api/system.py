@@ -39,7 +39,7 @@ def check_health() -> dict[str, str]:
 def check_readiness() -> Response:
     """Tell whether the bus and each service with its database answer, and which does not."""
     reach = bus()
-    readiness = _readiness.get(id(reach), lambda _: _ping_all(reach), timeout_seconds=context().seconds_left())
+    readiness = _readiness.get(id(reach), lambda *_: _ping_all(reach), timeout_seconds=context().seconds_left())
     return answers.json_response(readiness, 200 if readiness["is_ready"] else 503)
 
 
