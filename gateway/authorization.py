@@ -78,8 +78,8 @@ def _take_idempotency_key(terms: Terms) -> None:
     key = request.headers.get("Idempotency-Key")
     if key is None:
         if terms.moves_money:
-            raise IdempotencyKeyRequired
+            raise IdempotencyKeyRequired.of_field("Idempotency-Key", IdempotencyKeyRequired.title)
         return
     if not _SANE_IDEMPOTENCY_KEY.fullmatch(key):
-        raise InvalidIdempotencyKey
+        raise InvalidIdempotencyKey.of_field("Idempotency-Key", InvalidIdempotencyKey.title)
     context().idempotency_key = key

@@ -61,7 +61,8 @@ def programs(home: Home) -> list[Program]:
 
 
 def _program(process: Process) -> Program:
-    return Program(process.name, [sys.executable, "-P", "-m", "operations.processes", process.name])
+    arguments = [sys.executable, "-P", "-m", "operations.processes", process.name]
+    return Program(process.name, arguments, environment={"PYTHONPATH": str(ROOT)})
 
 
 def gateway_port(home: Home) -> int:
