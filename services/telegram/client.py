@@ -19,8 +19,8 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnection
 TELEGRAM_HOST = "api.telegram.org"
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 CONNECT_TIMEOUT_SECONDS = 3.0
-READ_TIMEOUT_SECONDS = 10.0
-ANSWER_SECONDS_MAX = 20.0
+READ_TIMEOUT_SECONDS = 8.0
+ANSWER_SECONDS_MAX = 10.0  # well below the lease of an attempt
 ANSWER_BYTES_MAX = 64 * 1024
 CONNECTIONS_MAX = 16
 

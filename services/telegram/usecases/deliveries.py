@@ -2,7 +2,7 @@
 
 An attempt is two transactions with the call to Telegram between them. `claim_notification` leases the message and
 counts the attempt; a `settle_…` ends the lease. Where the answer is lost, or the sender dies in between, nobody can
-know whether the group has the message: it is sent again, with a remark that says so (docs/decisions).
+know whether the group has the message: it is sent again, with a remark that says so (docs/decisions/0007).
 All times are the database's own, so that senders on several machines agree.
 """
 
@@ -19,7 +19,7 @@ from shared import outbox
 from shared.contracts.telegram import NotificationFailed, NotificationSent
 from shared.ids import new_id
 
-LEASE_SECONDS = 60
+LEASE_SECONDS = 30
 MISCONFIGURED_PAUSE_SECONDS = 30
 WAITING = ("queued", "failed")
 

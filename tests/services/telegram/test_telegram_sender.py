@@ -246,7 +246,7 @@ def test_message_whose_sender_died_is_sent_after_its_lease_and_says_so(
     assert isinstance(dead_senders, Claim)
     seconds = sender.send_one()
     assert seconds is not None
-    assert 50 < seconds <= 60, "the lease holds"
+    assert 25 < seconds <= 30, "the lease holds"
     make_due(run)
     sender.send_one()
     assert "You may have this message already" in simulator.messages()[0]["text"]
