@@ -117,10 +117,10 @@ def _operation(envelope: Mapping[str, Any], payload: Mapping[str, Any]) -> list[
     changes = payload.get("changes")
     if not isinstance(changes, dict) or not changes:
         return [operation]
+    operation["changes"] = stored(changes, is_free_text=True)
     changed = operation.copy()
     changed["part"] = 1
     changed["log_type"] = "data_change"
-    changed["changes"] = stored(changes, is_free_text=True)
     changed["details"] = None
     changed["message"] = _cut(f"{operation['message']} ({', '.join(sorted(map(str, changes)))})")
     return [operation, changed]

@@ -27,7 +27,7 @@ def test_event_with_changes_makes_a_data_change_besides() -> None:
     changes = {"status": {"before": "active", "after": "frozen"}}
     event = envelope(payload={"number_masked": "4111••1111", "changes": changes, "reason": "Stolen"})
     operation, change = contents_of(event)
-    assert (operation["log_type"], operation["part"], operation["changes"]) == ("operation", 0, None)
+    assert (operation["log_type"], operation["part"], operation["changes"]) == ("operation", 0, changes)
     assert (change["log_type"], change["part"], change["changes"]) == ("data_change", 1, changes)
     assert change["message"] == "Card frozen: 4111••1111 (status)"
     assert change["reason"] == "Stolen"
