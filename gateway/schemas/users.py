@@ -23,7 +23,11 @@ class MerchantsField(ma.fields.Field[Any]):
         shape = {
             "oneOf": [
                 {"type": "string", "enum": ["all"]},
-                {"type": "array", "items": {"type": "string"}, "maxItems": GRANTED_MERCHANTS_MAX},
+                {
+                    "type": "array",
+                    "items": {"type": "string", "maxLength": fields.IDENTIFIER_LENGTH_MAX},
+                    "maxItems": GRANTED_MERCHANTS_MAX,
+                },
             ]
         }
         super().__init__(**kwargs | {"metadata": shape | kwargs.get("metadata", {})})
@@ -39,17 +43,18 @@ class MerchantsField(ma.fields.Field[Any]):
 
 
 def _pattern(pattern: str, error: str) -> validate.Regexp:
-    return validate.Regexp(pattern, error=error)
+    # Python's `$` lets a line end pass, which the look-ahead does not; so it means the same to readers of the document.
+    return validate.Regexp(rf"{pattern}(?!\n)", error=error)
 
 
 def _username(**kwargs: Any) -> fields.Text:
-    rule = _pattern(r"^[A-Za-z0-9][A-Za-z0-9._@+-]*\Z", "Letters, digits and . _ @ + -, a letter or digit first.")
+    rule = _pattern(r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$", "Letters, digits and . _ @ + -, a letter or digit first.")
     return fields.Text(length_min=1, length_max=64, validate=rule, **kwargs)
 
 
 def _email() -> fields.Text:
     return fields.Text(
-        length_max=254, allow_none=True, validate=_pattern(r"^[^@\s]+@[^@\s]+\Z", "This is no address of e-mail.")
+        length_max=254, allow_none=True, validate=_pattern(r"^[^@\s]+@[^@\s]+$", "This is no address of e-mail.")
     )
 
 
@@ -152,7 +157,7 @@ class NewRoleSchema(Schema):
         required=True,
         length_min=1,
         length_max=60,
-        validate=_pattern(r"^[A-Za-z0-9][A-Za-z0-9 ._-]*\Z", "Letters, digits, spaces and . _ -."),
+        validate=_pattern(r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", "Letters, digits, spaces and . _ -."),
     )
     description = fields.Text(length_max=500)
     permissions = _permissions(required=True)
@@ -206,7 +211,7 @@ class MerchantSchema(Schema):
 
 
 def _code(**kwargs: Any) -> fields.Text:
-    rule = _pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", "Letters, digits and . _ -, a letter or digit first.")
+    rule = _pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "Letters, digits and . _ -, a letter or digit first.")
     return fields.Text(length_min=1, length_max=64, validate=rule, **kwargs)
 
 
