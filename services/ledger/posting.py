@@ -4,9 +4,9 @@ First the keys are claimed and the accounts locked, then `domain.entries` says w
 it is written. Nothing is asked of another service in between. See docs/decisions/0010-lock-decide-write.md.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 import sqlalchemy as sa
@@ -36,6 +36,7 @@ HOUR_MICROSECONDS: Final = 3_600_000_000
 KEPT_REFUSALS: Final = (Conflict, NotFound)
 _Holder = tuple[str, str, str, str]
 _Posted = tuple[Entry, EntryView]
+_Mark = tuple[int, list[tuple[Account, int, int, bytes]]]
 
 
 class PostingRaced(Exception):
@@ -68,46 +69,73 @@ def post(session: Session, postings: Sequence[Posting], *, threshold: Threshold)
     Idempotent: on each call's idempotency key; a replay has the first answer.
     """
     connection = session.connection()
-    outcomes: list[Outcome | None] = claim_keys(connection, [p.call for p in postings])
+    ledger, outcomes = _begin(connection, postings)
     fresh = [n for n, outcome in enumerate(outcomes) if outcome is None]
+    events: list[tuple[Event, Call]] = []
+    for n in fresh:
+        outcomes[n], posted = _decide(ledger, postings[n])
+        events += [(event, postings[n].call) for event in events_of(posted, threshold)]
     if fresh:
-        ledger = _Ledger.locked(connection, (c for n in fresh for c in postings[n].changes if type(c) is Change))
-        events: list[tuple[Event, Call]] = []
-        for n in fresh:
-            outcomes[n], posted = _decide(ledger, postings[n])
-            events += [(event, postings[n].call) for event in events_of(posted, threshold)]
-        ledger.write(connection)
-        _write_events(connection, events)
-        _keep_answers(connection, [(postings[n].call, outcomes[n]) for n in fresh])
+        _write(connection, ledger, events, [(postings[n].call, outcomes[n]) for n in fresh])
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-def claim_keys(connection: sa.Connection, calls: Sequence[Call]) -> list[Outcome | None]:
-    """Return for each call what its key answered before, or None where it is to be carried out now.
+def _begin(connection: sa.Connection, postings: Sequence[Posting]) -> tuple["_Ledger", list[Outcome | None]]:
+    """Claim the keys and lock the accounts.
 
-    A key that runs elsewhere, or twice in these calls, is IdempotencyInProgress; a call without a key is always new.
+    Returns: the locked accounts; and for each request what its key answered before, or None where it is to be
+    carried out now. A key that runs elsewhere, or twice in these requests, is IdempotencyInProgress; a request
+    without a key is always new.
     """
-    outcomes: list[Outcome | None] = [None] * len(calls)
-    ordinals: dict[tuple[str, str], int] = {}
-    for n, call in enumerate(calls):
-        if call.idempotency_key is not None:
-            place = (call.passport.actor_id, call.idempotency_key)
-            if ordinals.setdefault(place, n) != n:
-                outcomes[n] = IdempotencyInProgress(retry_after_seconds=1)
-    if not ordinals:
-        return outcomes
-    parameters = {"callers": [caller for caller, _ in ordinals], "keys": [key for _, key in ordinals]}
-    places = list(ordinals.values())
-    for row in statements.run(connection, statements.CLAIM_KEYS, parameters):
-        n = places[row.n - 1]
-        if not row.is_mine:
+    outcomes: list[Outcome | None] = [None] * len(postings)
+    claims: dict[tuple[str, str], int] = {}
+    for n, posting in enumerate(postings):
+        key = posting.call.idempotency_key
+        if key is not None and claims.setdefault((posting.call.passport.actor_id, key), n) != n:
             outcomes[n] = IdempotencyInProgress(retry_after_seconds=1)
-            continue
-        try:
-            outcomes[n] = idempotency.replay(calls[n], row.request_hash, row.answer, row.error)
-        except ServiceError as refusal:
-            outcomes[n] = refusal
-    return outcomes
+    changes = (c for posting in postings for c in posting.changes if type(c) is Change)
+    holders = list(dict.fromkeys((c.merchant_id, c.holder_type, c.holder_id, c.currency) for c in changes))
+    rows = statements.run(
+        connection, statements.CLAIM_AND_LOCK, _claim_columns(list(claims)) | _holder_columns(holders)
+    )
+    places = list(claims.values())
+    for row in rows:
+        if row.id is None:
+            n = places[row.n - 1]
+            outcomes[n] = _replay(postings[n].call, row)
+    ledger = _Ledger()
+    ledger.take_locked(holders, [row for row in rows if row.id is not None])
+    ledger.take_new([holder for holder in holders if holder not in ledger.accounts], connection)
+    return ledger, outcomes
+
+
+def _replay(call: Call, row: Any) -> Outcome:
+    if not row.is_mine:
+        return IdempotencyInProgress(retry_after_seconds=1)
+    try:
+        return idempotency.replay(call, row.request_hash, row.answer, row.error)
+    except ServiceError as refusal:
+        return refusal
+
+
+def _write(
+    connection: sa.Connection,
+    ledger: "_Ledger",
+    events: Sequence[tuple[Event, Call]],
+    outcomes: Sequence[tuple[Call, Outcome | None]],
+) -> None:
+    """Write accounts, entries, sums, events and answers. Raises: PostingRaced."""
+    opened, touched = ledger.entered_accounts()
+    parameters = (
+        _account_columns(opened, touched)
+        | _entry_columns(ledger.entries)
+        | _delta_columns(ledger.entries)
+        | _event_columns([outbox_row(event, call) for event, call in events])
+        | _answer_columns(outcomes)
+    )
+    [(opened_count,)] = statements.run(connection, statements.WRITE, parameters)
+    if opened_count != len(opened):
+        raise PostingRaced
 
 
 def _decide(ledger: "_Ledger", posting: Posting) -> tuple[Outcome, list[_Posted]]:
@@ -130,17 +158,23 @@ def _decide(ledger: "_Ledger", posting: Posting) -> tuple[Outcome, list[_Posted]
             results.append(refusal)
     posted = [result for result in results if not isinstance(result, ServiceError)]
     if posting.is_batch:
-        return Answer(_batch_view(results, posted=len(posted))), posted
+        return Answer(_batch_json(results, posted=len(posted))), posted
     [single] = results
     return (single if isinstance(single, ServiceError) else Answer(single[1])), posted
 
 
-def _batch_view(results: Sequence[_Posted | ServiceError], *, posted: int) -> BatchView:
+def _batch_json(results: Sequence[_Posted | ServiceError], *, posted: int) -> str:
+    """Return the BatchView as JSON: it is written once, kept, and passed on unread to the client."""
     items: list[ChangeResult] = [
-        {"error": cast(ErrorView, result.to_wire())} if isinstance(result, ServiceError) else {"entry": result[1]}
+        {"error": _error_view(result)} if isinstance(result, ServiceError) else {"entry": result[1]}
         for result in results
     ]
-    return {"items": items, "posted": posted, "refused": len(items) - posted}
+    view: BatchView = {"items": items, "posted": posted, "refused": len(items) - posted}
+    return orjson.dumps(view, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _error_view(error: ServiceError) -> ErrorView:
+    return {"code": error.code, "title": error.title, "detail": error.detail, "errors": error.errors}
 
 
 def events_of(posted: Sequence[_Posted], threshold: Threshold) -> Iterable[Event]:
@@ -160,73 +194,33 @@ def large_change(entry: EntryView, threshold: Threshold) -> LargeChangeDetected:
     return LargeChangeDetected(threshold=threshold.text, **{name: entry[name] for name in names})  # type: ignore[literal-required]
 
 
-def _write_events(connection: sa.Connection, events: Sequence[tuple[Event, Call]]) -> None:
-    if not events:
-        return
-    rows = [outbox_row(event, call) for event, call in events]
-    parameters = {
-        "event_ids": [row["event_id"] for row in rows],
-        "routing_keys": [row["routing_key"] for row in rows],
-        "envelopes": [row["envelope"] for row in rows],
-    }
-    connection.exec_driver_sql(statements.WRITE_EVENTS, parameters)
-
-
-def _keep_answers(connection: sa.Connection, outcomes: Sequence[tuple[Call, Outcome | None]]) -> None:
-    """Keep what was carried out or refused for good, as `shared.rpc.entrypoints` does for a command."""
-    kept = [
-        (call, outcome)
-        for call, outcome in outcomes
-        if call.idempotency_key is not None and isinstance(outcome, (Answer, *KEPT_REFUSALS))
-    ]
-    if not kept:
-        return
-    parameters = {
-        "callers": [call.passport.actor_id for call, _ in kept],
-        "keys": [call.idempotency_key for call, _ in kept],
-        "hashes": [call.request_hash for call, _ in kept],
-        "answers": [orjson.dumps(o.result).decode() if isinstance(o, Answer) else None for _, o in kept],
-        "errors": [idempotency.refusal_to_keep(c, o) if isinstance(o, ServiceError) else None for c, o in kept],
-    }
-    connection.exec_driver_sql(statements.KEEP_ANSWERS, parameters)
-
-
 @dataclass(slots=True)
 class _Ledger:
     """The locked accounts of one transaction, and the entries that it will write."""
 
-    accounts: dict[_Holder, Account]
-    new_ids: set[int]
-    at_microseconds: int
+    accounts: dict[_Holder, Account] = field(default_factory=dict)
+    new_ids: set[int] = field(default_factory=set)
+    at_microseconds: int = 0
     entries: list[Entry] = field(default_factory=list)
 
-    @classmethod
-    def locked(cls, connection: sa.Connection, changes: Iterable[Change]) -> "_Ledger":
-        """Lock the accounts that the changes touch; those that are not there yet get an id."""
-        holders = list(dict.fromkeys((c.merchant_id, c.holder_type, c.holder_id, c.currency) for c in changes))
-        accounts: dict[_Holder, Account] = {}
-        at = 0
-        if holders:
-            parameters = {
-                "merchant_ids": texts(h[0] for h in holders),
-                "holder_types": texts(h[1] for h in holders),
-                "holder_ids": texts(h[2] for h in holders),
-                "currencies": texts(h[3] for h in holders),
-            }
-            for row in statements.run(connection, statements.LOCK_ACCOUNTS, parameters):
-                account = accounts[holders[row.n - 1]] = Account(row.id, *holders[row.n - 1])
-                account.balance, account.held = row.balance, row.held
-                account.version, account.digest = row.version, bytes(row.digest)
-                at = max(at, row.at_microseconds)
-        missing = [holder for holder in holders if holder not in accounts]
-        new_ids: set[int] = set()
-        if missing:
-            rows = statements.run(connection, statements.NEW_ACCOUNT_IDS, {"count": len(missing)})
-            for holder, row in zip(missing, rows, strict=True):
-                accounts[holder] = Account(row.id, *holder)
-                new_ids.add(row.id)
-                at = max(at, row.at_microseconds)
-        return cls(accounts, new_ids, at)
+    def take_locked(self, holders: Sequence[_Holder], rows: Iterable[Any]) -> None:
+        """Take in the accounts that are there."""
+        for row in rows:
+            holder = holders[row.n - 1]
+            account = self.accounts[holder] = Account(row.id, *holder)
+            account.balance, account.held = row.balance, row.held
+            account.version, account.digest = row.version, bytes(row.digest)
+            self.at_microseconds = max(self.at_microseconds, row.at_microseconds)
+
+    def take_new(self, holders: Sequence[_Holder], connection: sa.Connection) -> None:
+        """Give ids to accounts that come into being, if one of their changes is posted."""
+        if not holders:
+            return
+        rows = statements.run(connection, statements.NEW_ACCOUNT_IDS, {"count": len(holders)})
+        for holder, row in zip(holders, rows, strict=True):
+            self.accounts[holder] = Account(row.id, *holder)
+            self.new_ids.add(row.id)
+            self.at_microseconds = max(self.at_microseconds, row.at_microseconds)
 
     def enter(self, change: Change, maker: Maker) -> Entry:
         """Apply a change to its account. Raises: InsufficientBalance, BalanceTooLarge."""
@@ -236,31 +230,59 @@ class _Ledger:
         self.entries.append(entry)
         return entry
 
-    def mark(self, changes: Iterable[Change | ServiceError]) -> tuple[int, list[tuple[Account, int, int, bytes]]]:
+    def mark(self, changes: Iterable[Change | ServiceError]) -> _Mark:
         """Return the present state of the accounts that the changes touch, for `go_back`."""
         holders = {(c.merchant_id, c.holder_type, c.holder_id, c.currency) for c in changes if isinstance(c, Change)}
         touched = [self.accounts[holder] for holder in holders]
         return len(self.entries), [(a, a.balance, a.version, a.digest) for a in touched]
 
-    def go_back(self, mark: tuple[int, list[tuple[Account, int, int, bytes]]]) -> None:
+    def go_back(self, mark: _Mark) -> None:
         """Forget all that was entered since the mark."""
         count, states = mark
         del self.entries[count:]
         for account, balance, version, digest in states:
             account.balance, account.version, account.digest = balance, version, digest
 
-    def write(self, connection: sa.Connection) -> None:
-        """Write accounts, entries and sums. Raises: PostingRaced."""
-        entries = self.entries
-        if not entries:
-            return
-        entered = {entry.account_id for entry in entries}
-        opened = [a for a in self.accounts.values() if a.id in self.new_ids and a.id in entered]
-        touched = [a for a in self.accounts.values() if a.id not in self.new_ids and a.id in entered]
-        parameters = _account_columns(opened, touched) | _entry_columns(entries) | _delta_columns(entries)
-        [(opened_count,)] = statements.run(connection, statements.WRITE, parameters)
-        if opened_count != len(opened):
-            raise PostingRaced
+    def entered_accounts(self) -> tuple[list[Account], list[Account]]:
+        """Return the accounts that have new entries: those that come into being, and those that were there."""
+        ids = {entry.account_id for entry in self.entries}
+        entered = [account for account in self.accounts.values() if account.id in ids]
+        return [a for a in entered if a.id in self.new_ids], [a for a in entered if a.id not in self.new_ids]
+
+
+def _claim_columns(claims: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    return {"callers": [caller for caller, _ in claims], "keys": [key for _, key in claims]}
+
+
+def _holder_columns(holders: Sequence[_Holder]) -> dict[str, Any]:
+    return {
+        "merchant_ids": texts(h[0] for h in holders),
+        "holder_types": texts(h[1] for h in holders),
+        "holder_ids": texts(h[2] for h in holders),
+        "currencies": texts(h[3] for h in holders),
+    }
+
+
+def _event_columns(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    return {
+        "event_ids": [row["event_id"] for row in rows],
+        "routing_keys": [row["routing_key"] for row in rows],
+        "envelopes": [row["envelope"] for row in rows],
+    }
+
+
+def _answer_columns(outcomes: Sequence[tuple[Call, Outcome | None]]) -> dict[str, Any]:
+    """Return what is kept under its key: what was carried out or refused for good, as `rpc.entrypoints` has it."""
+    kept = [
+        (call, outcome)
+        for call, outcome in outcomes
+        if call.idempotency_key is not None and isinstance(outcome, (Answer, *KEPT_REFUSALS))
+    ]
+    return _claim_columns([(call.passport.actor_id, call.idempotency_key or "") for call, _ in kept]) | {
+        "request_hashes": [call.request_hash for call, _ in kept],
+        "answers": [orjson.dumps(o.result).decode() if isinstance(o, Answer) else None for _, o in kept],
+        "errors": [idempotency.refusal_to_keep(c, o) if isinstance(o, ServiceError) else None for c, o in kept],
+    }
 
 
 def _account_columns(opened: Sequence[Account], touched: Sequence[Account]) -> dict[str, Any]:

@@ -38,23 +38,15 @@ def _texts(*names: str) -> str:
     return ", ".join(f"string_to_array(%({name})s, E'\\x1f', '')" for name in names)
 
 
-# In one round trip: whether another request with the same key runs right now, and what the key answered before.
-# The advisory lock is that of `shared.idempotency.claim`.
-CLAIM_KEYS: Final = """
-with wanted as materialized (
+# The first of the two round trips. Of each key: whether another request with it runs right now (the advisory lock is
+# that of `shared.idempotency.claim`), and what it answered before. Of each account: its state, locked. Accounts are
+# locked in the order of their ids, here and everywhere, or two statements wait for each other. The clock is read
+# above the locks, so that an account's entries are in the order of their times.
+CLAIM_AND_LOCK: Final = f"""
+with claimed as materialized (
     select n, caller, key, pg_try_advisory_xact_lock(hashtextextended(caller || ' ' || key, 0)) as is_mine
       from unnest(%(callers)b::text[], %(keys)b::text[]) with ordinality as w(caller, key, n)
-)
-select w.n, w.is_mine, k.request_hash, k.answer, k.error
-  from wanted w left join idempotency_keys k using (caller, key)
- where not w.is_mine or k.key is not null
-"""
-
-# Accounts are locked in the order of their ids, here and everywhere, or two statements wait for each other. The
-# clock is read above the locks, so that an account's entries are in the order of their times.
-LOCK_ACCOUNTS: Final = f"""
-select locked.*, (extract(epoch from clock_timestamp()) * 1000000)::bigint as at_microseconds
-  from (
+), locked as materialized (
     select w.n, a.id, a.balance, a.held, a.version, a.digest
       from unnest({_texts("merchant_ids", "holder_types", "holder_ids", "currencies")})
            with ordinality as w(merchant_id, holder_type, holder_id, currency, n)
@@ -62,7 +54,16 @@ select locked.*, (extract(epoch from clock_timestamp()) * 1000000)::bigint as at
        and a.holder_id = w.holder_id and a.currency = w.currency and a.wallet = 'balance'
      order by a.id
        for update of a
-  ) as locked
+)
+select c.n, c.is_mine, k.request_hash, k.answer, k.error,
+       null::bigint as id, null::bigint as balance, null::bigint as held, null::bigint as version,
+       null::bytea as digest, null::bigint as at_microseconds
+  from claimed c left join idempotency_keys k using (caller, key)
+ where not c.is_mine or k.key is not null
+union all
+select n, null, null, null, null, id, balance, held, version, digest,
+       (extract(epoch from clock_timestamp()) * 1000000)::bigint
+  from locked
 """
 
 # Ids for accounts that come into being, and the clock where no account was there to lock.
@@ -71,8 +72,8 @@ select nextval('account_ids') as id, (extract(epoch from clock_timestamp()) * 10
   from generate_series(1, %(count)s)
 """
 
-# Everything that a posting writes of money, in one statement. An account that somebody else opened meanwhile is
-# left out of `opened`: the caller then starts again.
+# The second: all that a posting writes, money, events and answers. An account that somebody else opened meanwhile
+# is left out of `opened`: the caller then starts again.
 WRITE: Final = f"""
 with opening as (
     insert into accounts (id, merchant_id, holder_type, holder_id, currency, balance, version, digest)
@@ -116,18 +117,14 @@ with opening as (
                   %(delta_types)s::smallint[], {_texts("delta_counter_accounts")}, %(delta_entries)s::bigint[],
                   %(delta_increases)s::numeric[], %(delta_decreases)s::numeric[])
            as d(hour, merchant_id, currency, type, counter_account, entries, increase, decrease)
+), telling as (
+    insert into outbox (event_id, routing_key, envelope)
+    select * from unnest(%(event_ids)b::text[], %(routing_keys)b::text[], %(envelopes)b::text[])
+), keeping as (
+    insert into idempotency_keys (caller, key, request_hash, answer, error)
+    select * from unnest(%(callers)b::text[], %(keys)b::text[], %(request_hashes)b::text[], %(answers)b::text[],
+                         %(errors)b::text[])
+     order by 1, 2
 )
 select count(*) as opened from opening
-"""
-
-# What is not money, in the same transaction: the events, and each caller's answer under its key.
-WRITE_EVENTS: Final = """
-insert into outbox (event_id, routing_key, envelope)
-select * from unnest(%(event_ids)b::text[], %(routing_keys)b::text[], %(envelopes)b::text[])
-"""
-
-KEEP_ANSWERS: Final = """
-insert into idempotency_keys (caller, key, request_hash, answer, error)
-select * from unnest(%(callers)b::text[], %(keys)b::text[], %(hashes)b::text[], %(answers)b::text[], %(errors)b::text[])
- order by 1, 2
 """

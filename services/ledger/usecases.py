@@ -69,7 +69,7 @@ def post_balance_changes(ledger: Ledger, call: Call, *, changes: Any, is_atomic:
     """Post a batch of changes in their order.
 
     is_atomic: whether one refusal refuses all. Otherwise each change stands for itself.
-    Returns: the BatchView.
+    Returns: the BatchView, as JSON text.
     Raises, in order: TooManyChanges; what is wrong with a change of an atomic batch, with `errors` by
     `changes.<index>.<field>`, or with its `index`; IdempotencyInProgress; IdempotencyKeyReused.
     Emits: BalancesChanged for each 500 entries, LargeChangeDetected.

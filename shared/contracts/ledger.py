@@ -56,14 +56,12 @@ class EntryView(TypedDict):
 
 
 class ErrorView(TypedDict):
-    """Why one change of a batch was refused, as `ServiceError.to_wire` says it."""
+    """Why one change of a batch was refused."""
 
     code: str
-    family: str
     title: str
     detail: str
     errors: dict[str, list[str]] | None
-    extra: dict[str, object]
 
 
 class ChangeResult(TypedDict):
@@ -74,7 +72,10 @@ class ChangeResult(TypedDict):
 
 
 class BatchView(TypedDict):
-    """What became of a batch: `items` has one result a change, in the batch's order."""
+    """What became of a batch: `items` has one result a change, in the batch's order.
+
+    It crosses the bus as JSON text, which the gateway passes on unread.
+    """
 
     items: list[ChangeResult]
     posted: int

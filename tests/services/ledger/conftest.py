@@ -3,9 +3,11 @@
 import itertools
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -76,7 +78,12 @@ def result_of(outcome: Outcome) -> Any:
     if isinstance(outcome, ServiceError):
         raise outcome
     assert isinstance(outcome, Answer)
-    return outcome.result
+    return view_in(outcome)
+
+
+def view_in(answer: Answer) -> Any:
+    """Return an answer's view; that of a batch is JSON text."""
+    return orjson.loads(answer.result) if isinstance(answer.result, str) else answer.result
 
 
 class Books:
@@ -115,9 +122,9 @@ def session(session_of: Callable[[str], Session]) -> Session:
     return session_of("ledger")
 
 
-@pytest.fixture
-def own_engine(server_url: str) -> Iterator[sa.Engine]:
-    """An engine on a ledger that only this test has, for what commits or tampers."""
+@contextmanager
+def own_database(server_url: str) -> Iterator[str]:
+    """Make a migrated ledger that nobody else has. Yields: its address."""
     admin = sa.create_engine(
         sa.make_url(server_url).set(drivername="postgresql+psycopg"),
         isolation_level="AUTOCOMMIT",
@@ -126,13 +133,22 @@ def own_engine(server_url: str) -> Iterator[sa.Engine]:
     name = f"test_ledger_{secrets.token_hex(4)}"
     with admin.connect() as connection:
         connection.execute(sa.text(f"create database {name}"))
-    url = admin.url.set(database=name)
-    migrate.upgrade("ledger", url.render_as_string(hide_password=False))
-    engine = sa.create_engine(url, pool_size=40, connect_args={"options": "-c timezone=UTC"})
-    yield engine
-    engine.dispose()
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"drop database {name} with (force)"))
+    url = admin.url.set(database=name).render_as_string(hide_password=False)
+    try:
+        migrate.upgrade("ledger", url)
+        yield url
+    finally:
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"drop database {name} with (force)"))
+
+
+@pytest.fixture
+def own_engine(server_url: str) -> Iterator[sa.Engine]:
+    """An engine on a ledger that only this test has, for what commits or tampers."""
+    with own_database(server_url) as url:
+        engine = sa.create_engine(url, pool_size=40, connect_args={"options": "-c timezone=UTC"})
+        yield engine
+        engine.dispose()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from shared.errors import IdempotencyInProgress, ServiceError
 from shared.passport import Passport
 from shared.rpc.wire import Answer
 from tests.conftest import AURORA
-from tests.services.ledger.conftest import THRESHOLD, Books, batch, call_of, post_all, raw_change, single
+from tests.services.ledger.conftest import THRESHOLD, Books, batch, call_of, post_all, raw_change, single, view_in
 from tests.services.ledger.conftest import change as checked_change
 
 
@@ -86,7 +86,7 @@ def test_batches_over_the_same_accounts_neither_deadlock_nor_lose_anything(books
         rng = random.Random(seed)
         changes = [checked_change(user_id=f"user-{rng.randrange(30)}", amount="1.00") for _ in range(60)]
         outcomes = books.run(lambda session: post_with_retry(session, changes))
-        return sum(outcome.result["posted"] for outcome in outcomes)
+        return sum(view_in(outcome)["posted"] for outcome in outcomes)
 
     def post_with_retry(session: Session, changes: Any) -> Any:
         return usecases.post(session, [batch(changes)], threshold=THRESHOLD)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from shared.rpc.client import RpcClient
 from shared.rpc.wire import Answer, Call
 from shared.topology import EVENTS_EXCHANGE, declare_topology
 from tests.conftest import AURORA, BOREALIS, person
-from tests.services.ledger.conftest import raw_change
+from tests.services.ledger.conftest import own_database, raw_change
 from tests.shared.conftest import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -119,18 +119,17 @@ class RunningLedger:
 
 
 @pytest.fixture(scope="module")
-def ledger(
-    make_database: Callable[[str], str], amqp_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningLedger]:
+def ledger(server_url: str, amqp_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLedger]:
     declare_topology(amqp_url, [LedgerService])
-    running = RunningLedger(make_database("ledger"), amqp_url, tmp_path_factory.mktemp("ledger") / "ledger.log")
-    for merchant_id in (AURORA, BOREALIS):
-        running.tell_of_merchant(merchant_id)
-    yield running
-    running.stop()
-    running.client.stop()
-    running.publisher.stop()
-    running.engine.dispose()
+    with own_database(server_url) as url:
+        running = RunningLedger(url, amqp_url, tmp_path_factory.mktemp("ledger") / "ledger.log")
+        for merchant_id in (AURORA, BOREALIS):
+            running.tell_of_merchant(merchant_id)
+        yield running
+        running.stop()
+        running.client.stop()
+        running.publisher.stop()
+        running.engine.dispose()
 
 
 def test_change_is_posted_once_and_told_of_once(ledger: RunningLedger) -> None:
@@ -177,9 +176,10 @@ def test_callers_at_once_are_posted_together_and_each_gets_its_own(ledger: Runni
 
 def test_batch_of_ten_thousand_is_posted_read_and_proved(ledger: RunningLedger) -> None:
     changes = [raw_change(user_id=f"batch-{n % 200}", amount="0.01") for n in range(10_000)]
-    view = ledger.call("post_balance_changes", key="batch", changes=changes, atomic=True)
+    text = ledger.call("post_balance_changes", key="batch", changes=changes, atomic=True)
+    view = orjson.loads(text)
     assert (view["posted"], len(view["items"])) == (10_000, 10_000)
-    assert ledger.call("post_balance_changes", key="batch", changes=changes, atomic=True) == view
+    assert ledger.call("post_balance_changes", key="batch", changes=changes, atomic=True) == text
     page = ledger.call("list_balance_logs", limit=2, user_id="batch-7")
     assert [entry["balance"] for entry in page["items"]] == ["0.50", "0.49"]
     following = ledger.call("list_balance_logs", limit=2, user_id="batch-7", cursor=page["next_cursor"])

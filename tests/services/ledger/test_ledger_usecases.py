@@ -11,13 +11,13 @@ from shared.contracts.users import MerchantNotFound
 from shared.errors import InvalidRequest, PermissionDenied, ServiceError
 from shared.passport import Passport
 from tests.conftest import BOREALIS
-from tests.services.ledger.conftest import THRESHOLD, Books, call_of, raw_change
+from tests.services.ledger.conftest import THRESHOLD, Books, call_of, raw_change, view_in
 
 
 def post_batch(books: Books, passport: Passport, changes: Any, *, is_atomic: bool, key: str | None = None) -> Any:
     call = call_of(passport, key=key, changes=changes)
     answer = usecases.post_balance_changes(books, call, changes=changes, is_atomic=is_atomic, threshold=THRESHOLD)
-    return answer.result
+    return view_in(answer)
 
 
 def refusal(books: Books, passport: Passport, changes: Any) -> ServiceError:

@@ -12,7 +12,7 @@ from services.ledger.sums import fold_deltas
 from services.ledger.verification import prove
 from shared.rpc.wire import Answer
 from tests.conftest import AURORA, BOREALIS
-from tests.services.ledger.conftest import batch, change, post_all, single
+from tests.services.ledger.conftest import batch, change, post_all, single, view_in
 
 _SIGNED = {321: 1, 324: 1, 325: 1, 326: 0, 322: -1, 323: -1, 331: -1, 342: -1, 341: 1}
 
@@ -59,7 +59,7 @@ def _add_up(expected: dict[tuple[str, str, str], int], posting: Posting, outcome
     """Keep the balances that the answers promise, in the plainest way."""
     if not isinstance(outcome, Answer):
         return
-    items = outcome.result["items"] if posting.is_batch else [{"entry": outcome.result}]
+    items = view_in(outcome)["items"] if posting.is_batch else [{"entry": outcome.result}]
     for made, item in zip(posting.changes, items, strict=True):
         if "entry" not in item:
             continue
