@@ -45,6 +45,8 @@ class Load:
 
     name: str
     url: str
+    pid: int
+    service_pid: int = 0
     method: str = "GET"
     token: str = ""
     has_key: bool = False
@@ -58,6 +60,16 @@ class Figure:
     p50_ms: float
     p99_ms: float
     failures: int
+    cpu_us: float = 0.0
+    service_cpu_us: float = 0.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A process that answers HTTP."""
+
+    url: str
+    pid: int
 
 
 def main() -> int:
@@ -66,13 +78,15 @@ def main() -> int:
     if shutil.which("wrk") is None:
         print("This needs wrk: apt-get install wrk", file=sys.stderr)
         return 2
-    print(f"{options.seconds} s a round, {options.rounds} rounds interleaved, medians; wrk -t1\n")
-    print(f"{'':32}{'clients':>8}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'of floor':>10}{'failed':>8}")
+    print(
+        f"{options.seconds} s a round, {options.rounds} rounds interleaved, medians; wrk -t1. CPU: least of the rounds,"
+    )
+    print("CPU: µs a request, of the HTTP process and of the service behind it, the least of the rounds.\n")
+    print(f"{'':44}{'c':>4}{'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}{'of floor':>9}{'CPU':>6}{'service':>9}{'failed':>7}")
     failures = 0
-    for worker_class in options.workers.split(","):
-        with _processes(worker_class) as (ours, floor, token):
-            for clients in (16, 64):
-                failures += _compare(worker_class, _loads(ours, floor, token), clients, options.seconds, options.rounds)
+    with _processes(options.workers.split(",")) as pairs:
+        for clients in (16, 64):
+            failures += _compare(pairs, clients, options.seconds, options.rounds)
     return 1 if failures else 0
 
 
@@ -84,20 +98,20 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _loads(ours: str, floor: str, token: str) -> list[tuple[Load, Load]]:
+def _loads(worker_class: str, ours: "Server", floor: "Server", service_pid: int, token: str) -> list[tuple[Load, Load]]:
     """Return pairs of a floor and what is measured against it."""
-    noop, insert = (
-        Load("Flask alone, no-op", f"{floor}/noop"),
-        Load("Flask + psycopg, insert", f"{floor}/insert", "POST"),
-    )
+    kind = f"[{worker_class}]"
+    noop = Load(f"Flask alone, no-op {kind}", f"{floor.url}/noop", floor.pid)
+    insert = Load(f"Flask + psycopg, insert {kind}", f"{floor.url}/insert", floor.pid, method="POST")
+    through = {"pid": ours.pid, "service_pid": service_pid, "token": token}
     return [
-        (noop, Load("gateway → bus, no-op", f"{ours}/noop", token=token)),
-        (insert, Load("gateway → bus, insert", f"{ours}/insert", "POST", token)),
-        (insert, Load("the same, with Idempotency-Key", f"{ours}/insert", "POST", token, has_key=True)),
+        (noop, Load(f"gateway, bus, no-op {kind}", f"{ours.url}/noop", **through)),
+        (insert, Load(f"gateway, bus, insert {kind}", f"{ours.url}/insert", method="POST", **through)),
+        (insert, Load(f"the same with a key {kind}", f"{ours.url}/insert", method="POST", has_key=True, **through)),
     ]
 
 
-def _compare(worker_class: str, pairs: list[tuple[Load, Load]], clients: int, seconds: int, rounds: int) -> int:
+def _compare(pairs: list[tuple[Load, Load]], clients: int, seconds: int, rounds: int) -> int:
     loads = list(dict.fromkeys(load for pair in pairs for load in pair))
     seen: dict[Load, list[Figure]] = {load: [] for load in loads}
     for _ in range(rounds):
@@ -105,12 +119,15 @@ def _compare(worker_class: str, pairs: list[tuple[Load, Load]], clients: int, se
             seen[load].append(_wrk(load, clients, seconds))
     floors = {ours: floor for floor, ours in pairs}
     for load in loads:
-        floor = floors.get(load)
-        ratio = f"{_median(seen[load]) / _median(seen[floor]):.2f}" if floor else ""
-        p50, p99 = (statistics.median(getattr(f, name) for f in seen[load]) for name in ("p50_ms", "p99_ms"))
-        failed = sum(figure.failures for figure in seen[load])
-        name = f"{load.name} [{worker_class}]"
-        print(f"{name:44.44}{clients:>4}{_median(seen[load]):>9.0f}{p50:>9.1f}{p99:>9.1f}{ratio:>10}{failed:>8}")
+        figures, floor = seen[load], floors.get(load)
+        ratio = f"{_median(figures) / _median(seen[floor]):.2f}" if floor else ""
+        p50, p99 = (statistics.median(getattr(figure, name) for figure in figures) for name in ("p50_ms", "p99_ms"))
+        cpu, service_cpu = min(f.cpu_us for f in figures), min(f.service_cpu_us for f in figures)
+        failed = sum(figure.failures for figure in figures)
+        print(
+            f"{load.name:44}{clients:>4}{_median(figures):>8.0f}{p50:>8.1f}{p99:>8.1f}{ratio:>9}"
+            f"{cpu:>6.0f}{f'{service_cpu:.0f}' if floor else '':>9}{failed:>7}"
+        )
     return sum(figure.failures for figures in seen.values() for figure in figures)
 
 
@@ -128,11 +145,25 @@ def _wrk(load: Load, clients: int, seconds: int) -> Figure:
         command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "--timeout", "15s", "-s", file.name]
         if load.token:
             command += ["-H", f"Authorization: Bearer {load.token}"]
+        before = _cpu_seconds(load.pid), _cpu_seconds(load.service_pid)
         out = subprocess.run([*command, load.url], capture_output=True, text=True, timeout=seconds + 30, check=True)
-    return _figure(out.stdout)
+        used = _cpu_seconds(load.pid) - before[0], _cpu_seconds(load.service_pid) - before[1]
+    return _figure(out.stdout, *used)
 
 
-def _figure(text: str) -> Figure:
+def _cpu_seconds(pid: int) -> float:
+    """Return how much CPU a process and its children have used; gunicorn's worker is a child of its master."""
+    if not pid:
+        return 0.0
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ticks = 0
+    for each in [pid, *map(int, children)]:
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _figure(text: str, cpu_seconds: float, service_cpu_seconds: float) -> Figure:
     """Read what wrk prints."""
 
     def milliseconds(percentile: str) -> float:
@@ -144,15 +175,23 @@ def _figure(text: str) -> Figure:
     wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     failures = int(wrong[1] if wrong else 0) + sum(map(int, broken.groups() if broken else ()))
-    return Figure(float(per_second[1]) if per_second else 0.0, milliseconds("50"), milliseconds("99"), failures)
+    requests = re.search(r"(\d+) requests in", text)
+    each_us = 1e6 / max(int(requests[1]) if requests else 0, 1)
+    return Figure(
+        per_second=float(per_second[1]) if per_second else 0.0,
+        p50_ms=milliseconds("50"),
+        p99_ms=milliseconds("99"),
+        failures=failures,
+        cpu_us=cpu_seconds * each_us,
+        service_cpu_us=service_cpu_seconds * each_us,
+    )
 
 
 @contextlib.contextmanager
-def _processes(worker_class: str) -> Iterator[tuple[str, str, str]]:
-    """Run gateway, service and floor on a database of their own. Yields: both addresses, and an access token."""
+def _processes(worker_classes: list[str]) -> Iterator[list[tuple[Load, Load]]]:
+    """Run the service, and a gateway and a floor for each worker class. Yields: what is to be compared."""
     signing_key = Ed25519PrivateKey.generate()
     with _database() as database_url, contextlib.ExitStack() as stack:
-        ours, floor = _free_port(), _free_port()
         passport_key = base64.b64encode(secrets.token_bytes(32)).decode()
         environment = {
             **os.environ,
@@ -162,27 +201,36 @@ def _processes(worker_class: str) -> Iterator[tuple[str, str, str]]:
             "PASSPORT_KEY": passport_key,
             "PROBE_SIGNING_KEY": base64.b64encode(signing_key.private_bytes_raw()).decode(),
             "SPOOL_DIR": stack.enter_context(tempfile.TemporaryDirectory()),
-            "GATEWAY_WORKER_CLASS": WORKER_CLASSES[worker_class],
             "LOG_LEVEL": "ERROR",
         }
         declare_topology(os.environ["AMQP_URL"], [ProbeService])
-        for arguments, port in (
-            (["shared.runner", "benchmarks.gateway_service:ProbeService"], 0),
-            (["benchmarks.gateway_probe", "gateway"], ours),
-            (["benchmarks.gateway_probe", "floor"], floor),
-        ):
-            stack.enter_context(_process(arguments, environment | {"PORT": str(port)}))
+        service = stack.enter_context(
+            _process(["shared.runner", "benchmarks.gateway_service:ProbeService"], environment)
+        )
         token = _token(signing_key)
-        _wait_for(f"http://127.0.0.1:{floor}/noop", "")
-        _wait_for(f"http://127.0.0.1:{ours}/noop", token)
-        yield f"http://127.0.0.1:{ours}", f"http://127.0.0.1:{floor}", token
+        pairs: list[tuple[Load, Load]] = []
+        for worker_class in worker_classes:
+            environment["GATEWAY_WORKER_CLASS"] = WORKER_CLASSES[worker_class]
+            ours = stack.enter_context(_server("gateway", environment, token))
+            floor = stack.enter_context(_server("floor", environment, token))
+            pairs += _loads(worker_class, ours, floor, service.pid, token)
+        yield pairs
 
 
 @contextlib.contextmanager
-def _process(arguments: list[str], environment: dict[str, str]) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, env=environment)
+def _server(kind: str, environment: dict[str, str], token: str) -> Iterator[Server]:
+    port = _free_port()
+    with _process(["benchmarks.gateway_probe", kind], environment | {"PORT": str(port)}) as process:
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(f"{url}/noop", token)
+        yield Server(url, process.pid)
+
+
+@contextlib.contextmanager
+def _process(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", *arguments], cwd=ROOT, env=environment)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(40)
@@ -228,7 +276,7 @@ def _token(key: Ed25519PrivateKey) -> str:
 def _wait_for(url: str, token: str) -> None:
     give_up_at = time.monotonic() + START_SECONDS_MAX
     while True:
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=5):  # noqa: S310  # our own address
                 return
