@@ -18,14 +18,14 @@ class Service:
 
 
 # Calls never go in a ring: DESIGN.md "Who owns what". Copies of parameters and merchants are repaired by RPC, hence
-# settings and users in every row that keeps such a copy.
+# settings and users in the rows that keep such a copy. A service gets the keys of these callees and of no other.
 _TABLE = (
     Service("users", "UsersService"),
-    Service("settings", "SettingsService", ("ledger", "users")),
+    Service("settings", "SettingsService"),
     Service("ledger", "LedgerService", ("settings", "users")),
-    Service("cards", "CardsService", ("ledger", "settings", "users")),
-    Service("tasks", "TasksService", ("audit", "cards", "ledger", "settings", "telegram", "users")),
-    Service("telegram", "TelegramService", ("cards", "ledger", "settings", "users")),
-    Service("audit", "AuditService", ("settings", "users")),
+    Service("cards", "CardsService", ("users",)),
+    Service("tasks", "TasksService", ("ledger",)),
+    Service("telegram", "TelegramService", ("settings", "users")),
+    Service("audit", "AuditService"),
 )
 SERVICES = {service.name: service for service in _TABLE}

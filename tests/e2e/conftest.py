@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 
+from operations import ports
 from operations.home import Home
 from operations.system import System
 
@@ -116,6 +117,7 @@ def running_system() -> Iterator[System]:
     folder = Path(tempfile.mkdtemp(prefix="countinghouse-e2e-"))
     folder.chmod(0o711)
     system = System(Home(folder))
+    system.move_gateway(ports.choose())  # 8080 may be that of a system that somebody is using
     try:
         system.up()
         yield system
