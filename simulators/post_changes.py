@@ -12,11 +12,12 @@ import argparse
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from simulators.gateway_client import GatewayClient, GatewayRefused, GatewayUnreachable, SignIn
@@ -38,11 +39,16 @@ class Posted:
     entries: int = 0
 
 
-def ensure_merchants(client: GatewayClient, codes: Iterable[str]) -> dict[str, str]:
-    """Return the ids of the merchants with these codes, made where they lack."""
+def ensure_merchants(
+    client: GatewayClient, codes: Iterable[str], *, names: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Return the ids of the merchants with these codes, made where they lack.
+
+    names: what to call those that are made.
+    """
     known = {merchant["code"]: str(merchant["id"]) for merchant in client.items("/merchants")}
     for code in sorted(set(codes) - known.keys()):
-        body = {"code": code, "name": f"Sample merchant {code}"}
+        body = {"code": code, "name": names.get(code, f"Sample merchant {code}")}
         known[code] = client.post("/merchants", body, key=f"sample-merchant-{code}").body["id"]
     return {code: known[code] for code in sorted(set(codes))}
 

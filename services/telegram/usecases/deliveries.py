@@ -3,7 +3,8 @@
 An attempt is two transactions with the call to Telegram between them. `claim_notification` leases the message and
 counts the attempt; a `settle_…` ends the lease. Where the answer is lost, or the sender dies in between, nobody can
 know whether the group has the message: it is sent again, with a remark that says so (docs/decisions/0007).
-All times are the database's own, so that senders on several machines agree.
+All times are the database's own, so that senders on several machines agree. Whoever needs both locks the binding
+before the message, and the message before the pace.
 """
 
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class Claim:
 
     notification_id: str
     lease_token: str
+    binding_id: str
     chat_id: int
     text: str
 
@@ -63,7 +65,7 @@ _LEASE = sa.text(
        set attempts = attempts + 1, may_be_repeat = may_be_repeat or lease_token is not null, lease_token = :token,
            due_at = clock_timestamp() + make_interval(secs => :lease)
      where id = :id
-    returning chat_id, text, may_be_repeat,
+    returning binding_id, chat_id, text, may_be_repeat,
               (select language from bindings where bindings.id = notifications.binding_id) as language
     """
 )
@@ -116,7 +118,13 @@ def claim_notification(session: Session, *, chat_rate: Rate, all_chats_rate: Rat
     session.execute(_ADVANCE, {"chat_id": row.chat_id, "interval": chat_rate.interval_seconds})
     session.execute(_ADVANCE, {"chat_id": ALL_CHATS, "interval": all_chats_rate.interval_seconds})
     text = repeated_text(row.text, row.language or "en") if row.may_be_repeat else row.text
-    return Claim(notification_id=notification_id, lease_token=token, chat_id=row.chat_id, text=text)
+    return Claim(
+        notification_id=notification_id,
+        lease_token=token,
+        binding_id=row.binding_id,
+        chat_id=row.chat_id,
+        text=text,
+    )
 
 
 def settle_sent(session: Session, claim: Claim, *, message_id: int, chat_title: str) -> None:
@@ -125,15 +133,14 @@ def settle_sent(session: Session, claim: Claim, *, message_id: int, chat_title: 
     chat_title: names a binding that has no title yet.
     Emits: NotificationSent, once.
     """
+    untitled = (Binding.id == claim.binding_id, Binding.title == "")
+    session.execute(sa.update(Binding).where(*untitled).values(title=chat_title))
     notification = session.get(Notification, claim.notification_id, with_for_update=True)
     if notification is None or notification.status == "sent":
         return
     notification.status, notification.message_id = "sent", message_id
     notification.sent_at = sa.func.clock_timestamp()
     notification.lease_token = notification.last_error = None
-    binding = session.get(Binding, notification.binding_id)
-    if binding is not None and not binding.title:
-        binding.title = chat_title
     outbox.add(
         session,
         NotificationSent(
@@ -149,14 +156,14 @@ def settle_sent(session: Session, claim: Claim, *, message_id: int, chat_title: 
 
 def settle_rate_limited(session: Session, claim: Claim, *, error: str, retry_after_seconds: int) -> None:
     """Leave the chat alone for as long as Telegram asks; the message loses nothing by it."""
-    _pause(session, claim.chat_id, retry_after_seconds)
     _settle(session, claim, {"due_at": _after(retry_after_seconds), "last_error": error})
+    _pause(session, claim.chat_id, retry_after_seconds)
 
 
 def settle_misconfigured(session: Session, claim: Claim, *, error: str) -> None:
     """Leave all chats alone for a while: it is not this message that is wrong."""
-    _pause(session, ALL_CHATS, MISCONFIGURED_PAUSE_SECONDS)
     _settle(session, claim, {"due_at": _after(MISCONFIGURED_PAUSE_SECONDS), "last_error": error})
+    _pause(session, ALL_CHATS, MISCONFIGURED_PAUSE_SECONDS)
 
 
 def settle_failed(session: Session, claim: Claim, *, error: str, is_outcome_unknown: bool) -> None:
@@ -188,34 +195,34 @@ def settle_unreachable(session: Session, claim: Claim, *, error: str, reason: st
     """Disable the binding of a group that the bot cannot write to; what waits for it is suppressed.
 
     reason: the binding's new `status_reason`.
-    Emits: NotificationFailed, BindingUpdated.   Locks: message, binding.
+    Emits: NotificationFailed, BindingUpdated.   Locks: binding, message.
     """
+    binding = _locked_binding(session, claim)
     notification = _claimed(session, claim)
-    if notification is None:
-        return
-    _give_up(session, notification, error)
-    _disable(session, notification, reason)
+    if notification is not None:
+        _give_up(session, notification, error)
+        _disable(session, binding, reason)
 
 
 def settle_migrated(session: Session, claim: Claim, *, error: str, migrate_to_chat_id: int) -> None:
     """Follow a group that became a supergroup: its binding and all that waits go to the new chat, at once.
 
     Where that chat is bound already, this binding is disabled instead.
-    Emits: BindingUpdated.   Locks: message, binding.
+    Emits: BindingUpdated.   Locks: binding, message.
     """
+    binding = _locked_binding(session, claim)
     notification = _claimed(session, claim)
     if notification is None:
         return
     taken_by = session.scalar(sa.select(Binding.id).where(Binding.chat_id == migrate_to_chat_id))
-    if taken_by not in (None, notification.binding_id):
+    if taken_by not in (None, claim.binding_id):
         _give_up(session, notification, error)
-        _disable(session, notification, "migrated_to_bound_chat")
+        _disable(session, binding, "migrated_to_bound_chat")
         return
     keep_pace(session, migrate_to_chat_id)
-    binding = session.get(Binding, notification.binding_id, with_for_update=True)
     if binding is not None:
         change_binding(session, binding, {"chat_id": migrate_to_chat_id})
-    of_binding = (Notification.binding_id == notification.binding_id, Notification.status.in_(WAITING))
+    of_binding = (Notification.binding_id == claim.binding_id, Notification.status.in_(WAITING))
     session.execute(sa.update(Notification).where(*of_binding).values(chat_id=migrate_to_chat_id))
     _settle(session, claim, {"due_at": _after(0), "last_error": error})
 
@@ -249,11 +256,14 @@ def _give_up(session: Session, notification: Notification, error: str) -> None:
     session.flush()
 
 
-def _disable(session: Session, notification: Notification, reason: str) -> None:
-    binding = session.get(Binding, notification.binding_id, with_for_update=True)
+def _locked_binding(session: Session, claim: Claim) -> Binding | None:
+    return session.get(Binding, claim.binding_id, with_for_update=True)
+
+
+def _disable(session: Session, binding: Binding | None, reason: str) -> None:
     if binding is not None:
         change_binding(session, binding, {"status": "disabled", "status_reason": reason})
-    suppress_waiting(session, notification.binding_id, because=f"The binding was disabled: {reason}.")
+        suppress_waiting(session, binding.id, because=f"The binding was disabled: {reason}.")
 
 
 def _pause(session: Session, chat_id: int, seconds: int) -> None:

@@ -180,6 +180,25 @@ def test_removed_bot_disables_the_binding(
     assert simulator.messages() == []
 
 
+def test_bot_removed_under_several_senders_ends_in_one_disabled_binding(
+    simulator: RunningSimulator, run: Run, queue: Callable[..., str]
+) -> None:
+    binding_id = queue(12)
+    simulator.order_fault("delay", delay_seconds=0.1, times=None)
+    simulator.order_fault("bot_was_kicked", times=None)
+    sender = Sender(run, BotApi(simulator.url, simulator.token), **RATES)
+    sender.start()
+    deadline = time.monotonic() + 10
+    while {n.status for n in all_notifications(run)} - {"dead", "suppressed"} and time.monotonic() < deadline:
+        time.sleep(0.05)
+    sender.stop()
+    found = all_notifications(run)
+    assert {n.status for n in found} == {"dead", "suppressed"}
+    assert {n.lease_token for n in found} == {None}
+    assert run(events).count("BindingUpdated") == 1
+    assert run(lambda session: session.get(Binding, binding_id)).status_reason == "bot_removed"
+
+
 def test_group_that_migrated_is_followed(
     simulator: RunningSimulator, sender: Sender, run: Run, queue: Callable[..., str]
 ) -> None:
