@@ -111,7 +111,8 @@ def list_logs(
         _add_action(search, action)
         _add_keyword(search, q, is_identifier=is_identifier)
         _add_cursor(search, cursor)
-        statement = _page_statement(search, passport, merchant_id, limit)
+        is_narrow = is_pointed or bool(user or q)
+        statement = _page_statement(search, passport, merchant_id, limit, is_narrow=is_narrow)
         rows = session.execute(text(statement), search.values).mappings().all() if statement else []
     links = [link_of(row) for row in rows[:limit]]
     return {
@@ -222,11 +223,14 @@ def _add_cursor(search: Search, cursor: str | None) -> None:
     search.add("(l.time, l.seq) < (:last_time, :last_seq)", last_time=instant_of("cursor", time), last_seq=seq)
 
 
-def _page_statement(search: Search, passport: Passport, merchant_id: str | None, limit: int) -> str | None:
+def _page_statement(
+    search: Search, passport: Passport, merchant_id: str | None, limit: int, *, is_narrow: bool
+) -> str | None:
     """Return the SQL of a page within what the caller sees; None where that is nothing.
 
-    Somebody who sees some merchants gets the newest rows of each by that merchant's index, and their own rows of no
-    merchant, merged: one scan for all of them would read through everybody else's rows.
+    is_narrow: whether the search itself leads to few rows, of which those in scope are then picked. Else somebody who
+    sees some merchants gets the newest rows of each by that merchant's index, and their own rows of no merchant,
+    merged: one scan for all of them would read through everybody else's rows.
     """
     search.values["limit_and_one"] = limit + 1
     newest = "order by time desc, seq desc limit :limit_and_one"
@@ -234,8 +238,10 @@ def _page_statement(search: Search, passport: Passport, merchant_id: str | None,
         if not passport.sees(merchant_id):
             return None
         search.add("l.merchant_id = :merchant_id", merchant_id=merchant_id)
+    elif is_narrow:
+        _add_scope(search, passport)
     merchants = passport.merchant_filter()
-    if merchants is None or merchant_id is not None:
+    if merchants is None or merchant_id is not None or is_narrow:
         return f"select {SELECTED} from log_rows l where {search.sql()} {newest}"
     search.values |= {"merchants": merchants, "self_id": passport.actor_id}
     return (
@@ -246,6 +252,17 @@ def _page_statement(search: Search, passport: Passport, merchant_id: str | None,
         f" where l.merchant_id is null and l.actor_id = :self_id and {search.sql()} {newest})"
         f" {newest}"
     )
+
+
+def _add_scope(search: Search, passport: Passport) -> None:
+    """Cut a search to the caller's merchants, and to what they did themselves of that which is no merchant's."""
+    merchants = passport.merchant_filter()
+    if merchants is not None:
+        search.add(
+            "(l.merchant_id = any(cast(:merchants as text[])) or (l.merchant_id is null and l.actor_id = :self_id))",
+            merchants=merchants,
+            self_id=passport.actor_id,
+        )
 
 
 _ONE_ROW: Final = (
@@ -293,13 +310,7 @@ def log_stats(
     upper = upper or utc_now()
     search = Search()
     _add_times(search, lower, upper)
-    merchants = passport.merchant_filter()
-    if merchants is not None:
-        search.add(
-            "(l.merchant_id = any(cast(:merchants as text[])) or (l.merchant_id is null and l.actor_id = :self_id))",
-            merchants=merchants,
-            self_id=passport.actor_id,
-        )
+    _add_scope(search, passport)
     order = "key" if by == "hour" else "count desc, key"
     with bounded_search(session):
         rows = session.execute(
