@@ -19,6 +19,15 @@ from shared.paging import LIMIT_MAX, encode_cursor
 
 LOOK_SECONDS = 1.0
 FOLLOW_SECONDS_MAX = 600.0
+EVENT_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "enum": ["line", "end", "refused"]},
+        "data": {"type": "string", "description": "JSON: the line, {status}, or {code, detail}."},
+    },
+    "required": ["event", "data"],
+}
 
 
 def follow_log(run_id: str, *, cursor: str | None) -> Response:

@@ -6,7 +6,7 @@ from flask import Response
 
 from gateway import answers, paging
 from gateway.blueprint import Blueprint
-from gateway.following import follow_log
+from gateway.following import EVENT_SCHEMA, follow_log
 from gateway.paging import Listing, listing
 from gateway.rpc import call
 from gateway.schemas.base import PageQuery
@@ -109,7 +109,7 @@ def get_task_run(run_id: str) -> Any:
 @blueprint.arguments(TaskRunLogQuery, location="query")
 @blueprint.response(200, TaskRunLogPageSchema)
 @blueprint.alt_response(200, schema={"type": "string"}, content_type="text/csv", success=True)
-@blueprint.alt_response(200, schema={"type": "string"}, content_type="text/event-stream", success=True)
+@blueprint.alt_response(200, schema=EVENT_SCHEMA, content_type="text/event-stream", success=True)
 def list_task_run_logs(query: dict[str, Any], run_id: str) -> Response:
     """List the lines that a run wrote, oldest first, or follow them until the run ends."""
     if query.pop("follow"):

@@ -149,6 +149,8 @@ def _find_run(session: Session, run_id: str) -> TaskRun:
 
 def _position(cursor: str, kind: type) -> Any:
     [position] = decode_cursor(cursor, length=1)
-    if type(position) is not kind:
+    # What the database cannot hold comes from no list of ours either.
+    is_beyond = position >= 2**63 if isinstance(position, int) else "\x00" in str(position)
+    if type(position) is not kind or is_beyond:
         raise InvalidCursor.of_field("cursor", InvalidCursor.title)
     return position

@@ -21,6 +21,7 @@ from shared.contracts.cards import (
 from shared.contracts.users import MerchantMissing, MerchantNotFound
 from shared.errors import InvalidRequest, PermissionDenied
 from shared.money import InvalidMoney
+from shared.paging import encode_cursor
 from tests.conftest import AURORA, BOREALIS
 from tests.services.cards.conftest import MASTERCARD, VISA
 
@@ -310,7 +311,13 @@ def test_pages_hold_every_card_once(make_card, session, alice):
     assert seen == sorted(ids, reverse=True)
 
 
-@pytest.mark.parametrize("cursor", ["zzz", "WzFd", "W251bGxd", "WyJhIiwiYiJd"])
+@pytest.mark.parametrize("cursor", ["zzz", "WzFd", "W251bGxd", "WyJhIiwiYiJd", encode_cursor(["\x00"])])
 def test_a_cursor_of_another_list_is_refused(session, alice, cursor):
     with pytest.raises(InvalidRequest):
         list_ids(session, alice, cursor=cursor)
+
+
+def test_a_cursor_larger_than_any_number_of_ours_is_refused(make_card, session, alice):
+    card_id = make_card()["id"]
+    with pytest.raises(InvalidRequest):
+        queries.list_assignments(session, alice, card_id=card_id, cursor=encode_cursor([2**63]))
