@@ -101,7 +101,8 @@ def _entry_conditions(session: Session, passport: Passport, wanted: LogFilter) -
     conditions = [c.created_at >= wanted.start, c.created_at < wanted.end]
     conditions += _in_scope(passport, c.merchant_id, wanted.merchant_id)
     if wanted.user_id is not None:
-        conditions += [c.holder_id == wanted.user_id, c.holder_type == "user"]
+        # By number, as the index has them: a user's text in every entry's index costs a batch a tenth of its time.
+        conditions.append(c.account_id.in_(_account_ids(session, passport, wanted)))
     if wanted.holder_type is not None:
         conditions.append(c.holder_type == wanted.holder_type)
     if wanted.currency is not None:
@@ -113,6 +114,12 @@ def _entry_conditions(session: Session, passport: Passport, wanted: LogFilter) -
     if wanted.min_amount is not None or wanted.max_amount is not None:
         conditions.append(_amount_condition(session, wanted))
     return conditions
+
+
+def _account_ids(session: Session, passport: Passport, wanted: LogFilter) -> list[int]:
+    conditions = [accounts.c.holder_id == wanted.user_id, accounts.c.holder_type == "user"]
+    conditions += _in_scope(passport, accounts.c.merchant_id, wanted.merchant_id)
+    return list(session.scalars(sa.select(accounts.c.id).where(*conditions)))
 
 
 def _amount_condition(session: Session, wanted: LogFilter) -> sa.ColumnElement[bool]:

@@ -68,7 +68,7 @@ create table entries (
 ) partition by range (created_at);
 
 create index ix_entries_created_at on entries (created_at);
-create index ix_entries_holder_id on entries (holder_id, created_at);
+create index ix_entries_account_id on entries (account_id, created_at);
 create index ix_entries_merchant_id on entries (merchant_id, created_at);
 create index ix_entries_type on entries (type, created_at);
 create index ix_entries_order_no on entries (order_no) where order_no is not null;
