@@ -1,4 +1,7 @@
-"""What can be done to cards. Each function runs in the caller's transaction; a card is locked before it changes."""
+"""What can be done to cards. Each function runs in the caller's transaction; a card is locked before it changes.
+
+People write card numbers into names and reasons too: there they are masked before anything is kept or told of.
+"""
 
 import secrets
 from datetime import datetime
@@ -36,6 +39,7 @@ from shared.contracts.cards import (
 from shared.copies import require_merchant
 from shared.errors import InvalidRequest, PermissionDenied
 from shared.ids import new_id
+from shared.logs import mask_text
 from shared.money import fraction_digits
 from shared.passport import Passport
 from shared.times import utc_now
@@ -72,7 +76,7 @@ def create_card(
         require_merchant(session, passport, merchant_id)
     if (number is None) == (bin is None):
         raise InvalidRequest.of_field("number", "Give either a number or a BIN.")
-    details = {"holder_name": holder_name, "currency": currency, "expiry": month}
+    details = {"holder_name": mask_text(holder_name), "currency": currency, "expiry": month}
     if number is not None:
         card = _insert_card(session, cipher, numbers.parse_number(number), details)
         if card is None:
@@ -138,10 +142,11 @@ def update_card(
     Emits: CardUpdated, when something changed.
     """
     month = None if expiry is None else parse_expiry(expiry)
+    name = None if holder_name is None else mask_text(holder_name)
     card = _lock_card(session, passport, card_id)
     require_open(Status(card.status))
     changes = {}
-    for field, value in (("holder_name", holder_name), ("expiry", month)):
+    for field, value in (("holder_name", name), ("expiry", month)):
         before = getattr(card, field)
         if value is not None and value != before:
             setattr(card, field, value)
@@ -161,6 +166,7 @@ def activate_card(session: Session, passport: Passport, *, card_id: str) -> Card
 
 def freeze_card(session: Session, passport: Passport, *, card_id: str, reason: str) -> CardView:
     """Stop an active card for a time. Raises: CardNotFound, a refusal of the state table. Emits: CardFrozen."""
+    reason = mask_text(reason)
     card, changes = _move(session, passport, card_id, Verb.FREEZE, reason=reason)
     outbox.add(session, CardFrozen(**_facts(card), reason=reason, changes=changes))
     return card.view()
@@ -175,6 +181,7 @@ def unfreeze_card(session: Session, passport: Passport, *, card_id: str) -> Card
 
 def close_card(session: Session, passport: Passport, *, card_id: str, reason: str) -> CardView:
     """End a card for good. Raises: CardNotFound, CardIsClosed. Emits: CardClosed."""
+    reason = mask_text(reason)
     card, changes = _move(session, passport, card_id, Verb.CLOSE, reason=reason)
     outbox.add(session, CardClosed(**_facts(card), reason=reason, changes=changes))
     return card.view()
@@ -288,7 +295,7 @@ def reveal_card(
     """
     card = _lock_card(session, passport, card_id)
     number = cipher.open(card.sealed_number(), card_id=card.id)
-    outbox.add(session, CardRevealed(**_facts(card), reason=reason))
+    outbox.add(session, CardRevealed(**_facts(card), reason=mask_text(reason)))
     return {"id": card.id, "number": number, "expiry": card.expiry}
 
 

@@ -54,6 +54,19 @@ def test_the_full_number_lies_nowhere_but_sealed(make_card, session, alice, ciph
     assert cipher.open(row.sealed_number(), card_id=row.id) == VISA
 
 
+def test_a_number_in_a_name_or_a_reason_is_masked_before_it_is_kept(make_card, session, alice, cipher):
+    note = f"see {MASTERCARD[:4]} {MASTERCARD[4:]}"
+    card_id = make_card(holder_name=note)["id"]
+    usecases.update_card(session, alice, card_id=card_id, holder_name=f"again {MASTERCARD}")
+    usecases.activate_card(session, alice, card_id=card_id)
+    usecases.freeze_card(session, alice, card_id=card_id, reason=note)
+    usecases.reveal_card(session, alice, cipher, card_id=card_id, reason=note)
+    assert usecases.close_card(session, alice, card_id=card_id, reason=note)["status_reason"] == "see ***4444"
+    for table in ("cards", "outbox"):
+        dump = "".join(session.execute(sa.text(f"select t::text from {table} t")).scalars())
+        assert MASTERCARD[4:] not in dump
+
+
 def test_a_card_made_from_a_bin_has_a_valid_number_of_its_own(make_card, session, alice, cipher):
     ids = [make_card(bin="37828224")["id"] for _ in range(20)]
     numbers = {
