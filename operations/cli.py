@@ -3,8 +3,11 @@
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -197,7 +200,12 @@ def audit() -> None:
 @audit.command("verify")
 def verify_audit() -> None:
     """Check the hash chain over every log row."""
-    _verify("audit", "verify_chain")
+    from operations.calls import Caller
+    from shared.contracts.audit import verify_in_calls
+
+    with Caller(open_system()) as caller:
+        report = verify_in_calls(partial(caller.call, "audit", "verify_chain"))
+    _tell(report)
 
 
 def _verify(service: str, method: str) -> None:
@@ -205,6 +213,10 @@ def _verify(service: str, method: str) -> None:
 
     with Caller(open_system()) as caller:
         report = caller.call(service, method)
+    _tell(report)
+
+
+def _tell(report: Mapping[str, Any]) -> None:
     for name, value in report.items():
         click.echo(f"{name}: {value}")
     sys.exit(0 if report.get("ok") else 1)

@@ -1,5 +1,6 @@
 """The log: search, one row, counts, and the proof that nobody touched it. Reading it is logged, as every call is."""
 
+from functools import partial
 from typing import Any
 
 from gateway.blueprint import Blueprint
@@ -15,6 +16,7 @@ from gateway.schemas.logs import (
     LogStatsSchema,
 )
 from gateway.terms import needs, within
+from shared.contracts.audit import verify_in_calls
 
 VERIFY_CALLS_MAX = 20  # a million rows; whoever has more goes on at `next_seq`
 VERIFY_SECONDS_MAX = 60
@@ -55,16 +57,4 @@ def log_stats(query: dict[str, Any]) -> Any:
 @blueprint.response(200, ChainReportSchema)
 def verify_chain(query: dict[str, Any]) -> Any:
     """Check the hash chain: what was changed, removed, inserted or cut off is found."""
-    whole = call("audit", "verify_chain", **query)
-    for _ in range(VERIFY_CALLS_MAX - 1):
-        if whole["next_seq"] is None:
-            break
-        further = call("audit", "verify_chain", **query | {"from_seq": whole["next_seq"]})
-        whole = {
-            "ok": whole["ok"] and further["ok"],
-            "checked": whole["checked"] + further["checked"],
-            "first_broken": whole["first_broken"] or further["first_broken"],
-            "broken": whole["broken"] + further["broken"],
-            "next_seq": further["next_seq"],
-        }
-    return whole
+    return verify_in_calls(partial(call, "audit", "verify_chain"), calls_max=VERIFY_CALLS_MAX, **query)

@@ -13,13 +13,12 @@ from sqlalchemy.orm import Session
 from services.audit.domain.chain import GENESIS, ChainWalk, Head, Link
 from services.audit.models import SELECTED, link_of
 from services.audit.queries import instant_of
-from shared.contracts.audit import ChainBreak, ChainReport
+from shared.contracts.audit import CHAIN_BREAKS_MAX, ChainBreak, ChainReport
 from shared.errors import PermissionDenied
 from shared.passport import Passport
 
 ROWS_PER_CALL_MAX: Final = 50_000  # one to two seconds; the caller goes on at `next_seq`
 ROWS_PER_READ: Final = 2_000
-BREAKS_MAX: Final = 100
 
 
 def verify_chain(
@@ -46,11 +45,11 @@ def verify_chain(
     walk = ChainWalk(seq_first=first, seq_last=upto, hash_before=_hash_before(session, first))
     for link in _links(session, first, upto):
         walk.step(link)
-        if len(walk.breaks) > BREAKS_MAX:
+        if len(walk.breaks) > CHAIN_BREAKS_MAX:
             break
     else:
         walk.end(head if upto == head.seq else None)
-    breaks = walk.breaks[:BREAKS_MAX]
+    breaks = walk.breaks[:CHAIN_BREAKS_MAX]
     if upto == head.seq and seq_highest > head.seq:
         breaks.append(_beyond(head, seq_highest))
     return {
@@ -58,7 +57,7 @@ def verify_chain(
         "checked": walk.checked,
         "first_broken": breaks[0] if breaks else None,
         "broken": breaks,
-        "next_seq": upto + 1 if upto < last and len(walk.breaks) <= BREAKS_MAX else None,
+        "next_seq": upto + 1 if upto < last and len(walk.breaks) <= CHAIN_BREAKS_MAX else None,
     }
 
 

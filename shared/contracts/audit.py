@@ -1,5 +1,6 @@
 """What others may know of the audit service: views of log rows, of the chain, and errors. It emits no events."""
 
+from collections.abc import Callable
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
 from shared.errors import InvalidRequest, NotFound
@@ -12,6 +13,8 @@ OUTCOMES: Final[tuple[Outcome, ...]] = ("success", "denied", "refused", "failed"
 
 StatsBy = Literal["action", "user", "outcome", "hour"]
 STATS_BY: Final[tuple[StatsBy, ...]] = ("action", "user", "outcome", "hour")
+
+CHAIN_BREAKS_MAX: Final = 100  # in one report; who finds so many looks at the table
 
 BreakKind = Literal["changed", "removed", "inserted", "cut_off"]
 
@@ -95,6 +98,27 @@ class ChainReport(TypedDict):
     first_broken: ChainBreak | None
     broken: list[ChainBreak]
     next_seq: int | None
+
+
+def verify_in_calls(verify: Callable[..., Any], *, calls_max: int | None = None, **span: Any) -> ChainReport:
+    """Check a range of the chain by as many calls of `verify_chain` as it takes, and return one report of them all.
+
+    verify: calls `verify_chain` with the arguments it is given.
+    calls_max: after so many the report ends, and its `next_seq` says where to go on.
+    """
+    whole: ChainReport = verify(**span)
+    calls = 1
+    while whole["next_seq"] is not None and (calls_max is None or calls < calls_max):
+        further: ChainReport = verify(**span | {"from_seq": whole["next_seq"]})
+        calls += 1
+        whole = {
+            "ok": whole["ok"] and further["ok"],
+            "checked": whole["checked"] + further["checked"],
+            "first_broken": whole["first_broken"] or further["first_broken"],
+            "broken": (whole["broken"] + further["broken"])[:CHAIN_BREAKS_MAX],
+            "next_seq": further["next_seq"],
+        }
+    return whole
 
 
 class LogCount(TypedDict):

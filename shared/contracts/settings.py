@@ -39,8 +39,8 @@ PARAMETERS: Final[dict[str, Parameter]] = {
             key="ledger.large_change_threshold",
             type="decimal",
             default="10000.00",
-            description="A balance change of this absolute amount or more counts as large: the ledger tells of it, and a "
-            "merchant's group whose rule names no threshold of its own hears of it.",
+            description="A balance change of this absolute amount or more counts as large: the ledger tells of it, "
+            "and a merchant's group whose rule names no threshold of its own hears of it.",
             affects=("ledger", "telegram"),
             unit="amount, in the change's own currency",
             minimum="0.01",
