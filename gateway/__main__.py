@@ -42,6 +42,7 @@ def settings(environment: dict[str, str]) -> dict[str, Any]:
         "graceful_timeout": GRACE_SECONDS,
         "timeout": 60,
         "keepalive": 30,
+        "limit_request_line": 8190,
         "backlog": 1024,
         "proc_name": "countinghouse-gateway",
         "accesslog": None,

@@ -21,6 +21,7 @@ _REFUSALS = {
     404: "Unknown, or outside the caller's merchants.",
     409: "Against the present state, or the Idempotency-Key was used otherwise.",
     413: "The body is too large.",
+    414: "The address is too long; what reads the request line answers this, as a page.",
     415: "The body is not of a type that this route takes.",
     422: "Well-formed but invalid.",
     429: "Too many requests; `Retry-After` says when to come back.",
@@ -72,7 +73,9 @@ def describe(spec: APISpec) -> None:
     for status, text in _REFUSALS.items():
         headers = _REQUEST_ID_HEADER | (_RETRY_AFTER if status in (429, 502, 503, 504) else {})
         content = {CONTENT_TYPE_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-        if status in (403, 404, 500):
+        if status == 414:
+            headers, content = {}, {}
+        if status in (403, 404, 414, 500):
             content["text/html"] = {"schema": {"type": "string"}}
         spec.components.response(f"Refusal{status}", {"description": text, "headers": headers, "content": content})
 
@@ -133,7 +136,7 @@ def _possible_refusals(terms: Terms, method: str, *, has_query: bool) -> list[in
     if method != "get":
         statuses += [400, 409, 413, 415, 422]
     elif has_query:
-        statuses += [422]
+        statuses += [414, 422]
     return sorted(statuses)
 
 

@@ -65,7 +65,7 @@ def of_service_error(error: ServiceError) -> Response:
     response = answer(status, code=error.code, title=error.title, detail=error.detail, **_members(error))
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, RateLimited | Unavailable):
+    if isinstance(error, RateLimited | Unavailable) or "retry_after_seconds" in error.extra:
         seconds = error.extra.get("retry_after_seconds", RETRY_AFTER_SECONDS_DEFAULT)
         response.headers["Retry-After"] = str(max(1, round(float(seconds))))
     return response

@@ -1,5 +1,6 @@
 """What lives as long as a gateway process: its client of the bus, its recorder, its application."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 
@@ -24,6 +25,7 @@ def start(*, further: Iterable[Blueprint] = ()) -> Flask:
     """
     configuration = from_environment()
     set_up_logs(service="gateway", instance=configuration.instance, level=os.environ.get("LOG_LEVEL", "INFO"))
+    _adopt_log("gunicorn.error")
     client = RpcClient(configuration.amqp_url, configuration.passport_keys, name=configuration.instance).start()
     publisher = ConfirmedPublisher(configuration.amqp_url, name=f"{configuration.instance}-records")
     publisher.start()
@@ -31,6 +33,13 @@ def start(*, further: Iterable[Blueprint] = ()) -> Flask:
     recorder.start()
     _at_stop.extend([recorder.stop, publisher.stop, client.stop])
     return create_app(configuration, client=client, recorder=recorder, further=further)
+
+
+def _adopt_log(name: str) -> None:
+    """Let a library's log go our way, so that it is masked like all others."""
+    logger = logging.getLogger(name)
+    logger.handlers.clear()
+    logger.propagate = True
 
 
 def stop() -> None:

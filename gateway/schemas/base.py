@@ -50,7 +50,13 @@ class TimeRangeQuery(Schema):
 
 
 class ProblemSchema(Schema):
-    """An error, as RFC 9457 has it. `errors` leads from a field to what is wrong with it."""
+    """An error, as RFC 9457 has it. `errors` leads from a field to what is wrong with it.
+
+    A case may add members of its own, such as `missing` or `retry_after_seconds`.
+    """
+
+    class Meta:
+        unknown = ma.INCLUDE
 
     type = fields.Text(required=True, metadata={"format": "uri-reference"})
     title = fields.Text(required=True)

@@ -39,6 +39,7 @@ def test_good_body_reaches_the_service_as_it_is(gateway: Gateway, services: Fake
         ({"amount": "1e3"}, "amount"),
         ({"amount": "NaN"}, "amount"),
         ({"amount": " 1"}, "amount"),
+        ({"amount": "1\n"}, "amount"),
         ({"amount": "012"}, "amount"),
         ({"amount": "9999999999999999999"}, "amount"),
         ({"amount": "１２"}, "amount"),
