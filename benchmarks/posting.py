@@ -147,9 +147,7 @@ def _connection(url: str) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
 
 
-def _send(
-    connection: http.client.HTTPConnection, system: LedgerSystem, path: str, body: bytes
-) -> tuple[int, bytes]:
+def _send(connection: http.client.HTTPConnection, system: LedgerSystem, path: str, body: bytes) -> tuple[int, bytes]:
     headers = {
         "Authorization": f"Bearer {system.token}",
         "Content-Type": "application/json",

@@ -34,6 +34,11 @@ def run(connection: sa.Connection, statement: str, parameters: dict[str, Any]) -
     return connection.exec_driver_sql(statement, parameters).all()
 
 
+def _compact(statement: str) -> str:
+    """Return the statement without its indentation: psycopg keeps what it has parsed up to 4096 characters."""
+    return " ".join(statement.split())
+
+
 def _texts(*names: str) -> str:
     return ", ".join(f"string_to_array(%({name})s, E'\\x1f', '')" for name in names)
 
@@ -74,7 +79,7 @@ select nextval('account_ids') as id, (extract(epoch from clock_timestamp()) * 10
 
 # The second: all that a posting writes, money, events and answers. An account that somebody else opened meanwhile
 # is left out of `opened`: the caller then starts again.
-WRITE: Final = f"""
+WRITE: Final = _compact(f"""
 with opening as (
     insert into accounts (id, merchant_id, holder_type, holder_id, currency, balance, version, digest)
     select id, merchant_id, holder_type, holder_id, currency, balance, version,
@@ -127,4 +132,4 @@ with opening as (
      order by 1, 2
 )
 select count(*) as opened from opening
-"""
+""")
