@@ -51,6 +51,7 @@ class Role(Base):
     """A named set of permissions."""
 
     __tablename__ = "roles"
+    __table_args__ = (Index("uq_roles_name", text("lower(name)"), unique=True),)
 
     name: Mapped[str] = mapped_column(primary_key=True)
     description: Mapped[str]

@@ -39,6 +39,7 @@ create table roles (
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now()
 );
+create unique index uq_roles_name on roles (lower(name));
 
 create table users (
     id text primary key,

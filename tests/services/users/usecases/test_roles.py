@@ -45,8 +45,9 @@ def test_new_role_names_every_module(session: Session, as_root: Passport) -> Non
 
 
 def test_taken_name_and_unknown_module_are_refused(session: Session, as_root: Passport) -> None:
-    with pytest.raises(RoleNameTaken):
-        roles.create_role(session, as_root, name="auditor", permissions={})
+    for name in ("auditor", "Auditor"):
+        with pytest.raises(RoleNameTaken):
+            roles.create_role(session, as_root, name=name, permissions={})
     with pytest.raises(InvalidRequest):
         roles.create_role(session, as_root, name="chef", permissions={"kitchen": "admin"})
 

@@ -1,6 +1,5 @@
 """Signing in, refreshing, signing out and changing the password, against a real PostgreSQL with real commits."""
 
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -144,8 +143,8 @@ class TestSignIn:
                 with pytest.raises(InvalidCredentials):
                     sign_in(username, password)
                 seconds[username].append(time.perf_counter() - before)
-        medians = [statistics.median(s) for s in seconds.values()]
-        assert max(medians) < 1.5 * min(medians), seconds
+        fastest = [min(s) for s in seconds.values()]  # what the code takes, without what the machine adds
+        assert max(fastest) < 1.5 * min(fastest), seconds
 
     def test_failed_sign_in_is_told_without_repeating_an_unknown_name(
         self, sign_in: Callable[..., TokenPairView], transaction: Transaction, alice: User
