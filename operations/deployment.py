@@ -61,6 +61,15 @@ def create_administrator(home: Home, servers: Servers, progress: Progress) -> No
         step.outcome = str(made.get("username", "there"))
 
 
+def correct_first_sign_in(home: Home) -> None:
+    """Write the gateway's address into the first sign-in anew, since its port may have changed."""
+    if not home.first_sign_in.exists():
+        return
+    known: dict[str, str] = json.loads(home.first_sign_in.read_text())
+    if known["url"] != gateway_url(home):
+        write_private(home.first_sign_in, json.dumps({**known, "url": gateway_url(home)}, indent=1) + "\n")
+
+
 def add_administrator(home: Home, servers: Servers, username: str) -> dict[str, str]:
     """Make one more administrator.
 

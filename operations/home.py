@@ -186,7 +186,7 @@ class Home:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file that only its owner may read."""
-    draft = path.with_name(path.name + ".draft")
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
         file.flush()

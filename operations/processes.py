@@ -1,11 +1,10 @@
 """The one table of our own processes: what each runs, and the environment that it runs in.
 
-`python -m operations.processes NAME` becomes that process. The supervisor calls it so, and secrets stay out of the
-supervisor's configuration; a changed secret or address is taken over by a restart.
+Both are written down, for their owner's eyes only, before the supervisor starts a process, which reads them as
+`operations.become`; a changed secret or address is taken over by a restart.
 """
 
-import os
-import re
+import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ from pathlib import Path
 from operations import keys
 from operations.bus import GATEWAY
 from operations.databases import service_database
-from operations.errors import OperationFailed
-from operations.home import Home
+from operations.home import Home, write_private
 from operations.ports import GATEWAY_CHOICE, LOOPBACK
 from operations.servers import Servers
 from operations.services import SERVICES
@@ -24,7 +22,7 @@ from operations.supervision import ROOT, Program
 SIMULATOR = "telegram-simulator"
 SCALABLE = (*SERVICES, GATEWAY)
 INSTANCES_MAX = 16
-_INHERITED_SECRETS = re.compile(r"^(.*_)?DATABASE_URL$|^AMQP_URL$|^PASSPORT_KEY")
+CALLS_THE_WORLD = ("telegram",)
 
 
 @dataclass(frozen=True)
@@ -57,12 +55,19 @@ def instances(home: Home, service: str) -> int:
 
 def programs(home: Home) -> list[Program]:
     """Return all processes as supervised programs."""
-    return [_program(process) for process in processes(home)]
+    become = [sys.executable, "-I", "-S", str(ROOT / "operations" / "become.py")]
+    return [Program(process.name, [*become, str(_orders(home, process))]) for process in processes(home)]
 
 
-def _program(process: Process) -> Program:
-    arguments = [sys.executable, "-P", "-m", "operations.processes", process.name]
-    return Program(process.name, arguments, environment={"PYTHONPATH": str(ROOT)})
+def write_orders(home: Home, servers: Servers) -> None:
+    """Write down for every process what it runs and what it is told, which makes whatever keys still lack."""
+    for process in processes(home):
+        orders = {"command": command(process), "environment": environment(home, servers, process)}
+        write_private(_orders(home, process), json.dumps(orders, indent=1) + "\n")
+
+
+def _orders(home: Home, process: Process) -> Path:
+    return home.run / f"{process.name}.json"
 
 
 def gateway_port(home: Home) -> int:
@@ -97,6 +102,7 @@ def environment(home: Home, servers: Servers, process: Process) -> dict[str, str
         "LOG_LEVEL": home.given("LOG_LEVEL") or "INFO",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
+        "COUNTINGHOUSE_HOME": str(home.path),
     }
     if process.service == SIMULATOR:
         return told | {"PORT": str(home.port(SIMULATOR)), "TELEGRAM_BOT_TOKEN": keys.bot_token(home)}
@@ -110,6 +116,8 @@ def environment(home: Home, servers: Servers, process: Process) -> dict[str, str
         "PASSPORT_KEY": keys.passport_key(home, service.name),
         "MAX_WORKERS": home.given("MAX_WORKERS") or "32",
     }
+    if service.name not in CALLS_THE_WORLD:
+        told["EVENTLET_NO_GREENDNS"] = "yes"  # they look up nothing but loopback, and start a tenth faster
     own = {"users": _users, "cards": keys.card_number_keys, "telegram": _telegram}.get(service.name)
     return told | (own(home) if own else {})
 
@@ -134,19 +142,3 @@ def _telegram(home: Home) -> dict[str, str]:
         "TELEGRAM_API_URL": home.given("TELEGRAM_API_URL") or simulator_url(home),
         "TELEGRAM_BOT_TOKEN": home.given("TELEGRAM_BOT_TOKEN") or keys.bot_token(home),
     }
-
-
-def become(name: str) -> None:
-    """Replace this process by the one of that name."""
-    home = Home(Path(os.environ["COUNTINGHOUSE_HOME"]))
-    process = next((process for process in processes(home) if process.name == name), None)
-    if process is None:
-        raise OperationFailed(f"{name!r} is no process of {home.path}.")
-    inherited = {key: value for key, value in os.environ.items() if not _INHERITED_SECRETS.match(key)}
-    arguments = command(process)
-    told = environment(home, Servers(home), process)
-    os.execve(arguments[0], arguments, inherited | told)  # noqa: S606 - no shell is wanted
-
-
-if __name__ == "__main__":
-    become(sys.argv[1])

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import signal
 import time
+from collections.abc import Iterable
 
 import psycopg
 import requests
@@ -14,13 +15,14 @@ from operations.errors import OperationFailed
 from operations.home import Home
 from operations.leftovers import end_leftovers
 from operations.ports import is_free, wait_open
-from operations.processes import INSTANCES_MAX, SCALABLE, gateway_url, processes, programs
+from operations.processes import INSTANCES_MAX, SCALABLE, SIMULATOR, gateway_url, processes, programs, write_orders
 from operations.progress import Progress
 from operations.servers import EPMD, POSTGRES, RABBITMQ, Servers
 from operations.supervision import ROOT, STATE_RUNNING, STATES_DOWN, ProcessState, Supervisor
 
 SERVER_TIMEOUT_SECONDS = 60
 READY_TIMEOUT_SECONDS = 60
+SERVER_PORTS = ("postgres", "rabbitmq", "rabbitmq_distribution", "rabbitmq_command_line", "epmd")
 LOG_TAIL_CHARACTERS = 1500
 OUR_CODE = ("shared", "services", "gateway", "operations", "simulators")
 
@@ -66,7 +68,7 @@ class System:
         is_fresh = not self.supervisor.is_running
         if is_fresh:
             self._end_leftovers()
-            self._leave_taken_ports()
+            self._leave_taken_ports(*SERVER_PORTS)
         self._has_new_users = self.servers.prepare(self.progress)
         self._supervise()
         if self.servers.rabbitmq:
@@ -118,9 +120,11 @@ class System:
             code = _code_fingerprint()
             if self.home.stamps.get("code") != code:
                 self.supervisor.stop(names)
-            self.supervisor.start_programs(names)
+            self._leave_taken_ports(GATEWAY, SIMULATOR)
+            self._start(names)
             self.wait_ready()
             self.home.stamps.set("code", code)
+            deployment.correct_first_sign_in(self.home)
             step.outcome = f"{len(names)} processes"
 
     def wait_ready(self, *, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> None:
@@ -173,7 +177,7 @@ class System:
         for name in self.names_of(service):
             with self.progress.step(f"Restart {name}"):
                 self.supervisor.stop([name])
-                self.supervisor.start_programs([name])
+                self._start([name])
                 self._wait_running(name)
 
     def stop(self, service: str) -> None:
@@ -182,7 +186,7 @@ class System:
 
     def start(self, service: str) -> None:
         """Start a stopped service."""
-        self.supervisor.start_programs(self.names_of(service))
+        self._start(self.names_of(service))
 
     def kill(self, service: str, number: signal.Signals = signal.SIGKILL) -> list[int]:
         """Send a signal to all processes of a service; after a SIGKILL the supervisor starts them anew.
@@ -205,9 +209,13 @@ class System:
             self.restart(GATEWAY)
             return
         names = [process.name for process in processes(self.home) if process.service == service]
-        self.supervisor.start_programs(names)
+        self._start(names)
         for name in names:
             self._wait_running(name)
+
+    def _start(self, names: Iterable[str]) -> None:
+        write_orders(self.home, self.servers)
+        self.supervisor.start_programs(names)
 
     def _wait_running(self, name: str) -> None:
         deadline = time.monotonic() + SERVER_TIMEOUT_SECONDS
@@ -237,6 +245,7 @@ class System:
                     self.supervisor.stop(states.keys() - servers)
             with self.progress.step("Stop servers"):
                 self.supervisor.stop([POSTGRES, RABBITMQ])
+                self.supervisor.stop([EPMD])
                 self.supervisor.shut_down()
         self._end_leftovers()
 
@@ -248,12 +257,12 @@ class System:
     def _end_leftovers(self) -> None:
         end_leftovers(self.home, self.servers.postgres.pid() if self.servers.postgres else None)
 
-    def _leave_taken_ports(self) -> None:
-        """Choose anew the ports that somebody else took while we were down."""
-        known: dict[str, int] = self.home.state.get("ports", {})
-        for name, port in known.items():
-            if not is_free(port):
-                self.progress.say(f"Port {port} of {name} is taken by somebody else; another one is chosen.")
+    def _leave_taken_ports(self, *names: str) -> None:
+        """Let those ports be chosen anew that somebody else took while our own program did not run."""
+        states = self.supervisor.states()
+        for name, port in self.home.state.get("ports", {}).items():
+            runs = name in states and states[name].state not in STATES_DOWN
+            if name in names and not runs and not is_free(port):
                 self.home.forget_port(name)
 
 

@@ -16,7 +16,7 @@ def sign_in_lines(system: System) -> list[str]:
         first = json.loads(system.home.first_sign_in.read_text())
         lines += [
             f"Sign in as {first['username']} with the first password {first['password']}",
-            f"(also in {system.home.first_sign_in}; it asks for a new password at the first sign-in)",
+            f"(also in {system.home.first_sign_in})",
         ]
     return lines
 
