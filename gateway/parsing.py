@@ -7,7 +7,7 @@ import orjson
 from flask import Request
 from webargs import core
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from gateway.context import context
 from shared.errors import InvalidRequest
@@ -41,14 +41,25 @@ class StrictParser(FlaskParser):
 
 def has_body(request: Request) -> bool:
     """Return whether the request carries a body."""
-    return bool(request.content_length) or ("Transfer-Encoding" in request.headers and bool(request.get_data()))
+    return bool(request.content_length) or ("Transfer-Encoding" in request.headers and bool(body_of(request)))
+
+
+def body_of(request: Request) -> bytes:
+    """Return the body. Raises: RequestEntityTooLarge.
+
+    Werkzeug cuts a body without a length off at the limit, and says nothing; a body that was cut off is no body.
+    """
+    body = request.get_data()
+    if request.content_length is None and len(body) >= (request.max_content_length or 0):
+        raise RequestEntityTooLarge
+    return body
 
 
 def json_of(request: Request) -> Any:
     """Return the JSON in the body. Raises: UnsupportedMediaType, BadRequest, InvalidRequest for a NUL in a text."""
     if not request.is_json:
         raise UnsupportedMediaType("Send application/json.")
-    body = request.get_data()
+    body = body_of(request)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:

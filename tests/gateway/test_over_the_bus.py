@@ -187,6 +187,18 @@ def test_request_goes_all_the_way_and_is_recorded(running: Running, impostor: Im
     eventually(lambda: any(record["request_id"] == "req-all-the-way" for record in impostor.records))
 
 
+def test_body_in_pieces_is_read_whole_or_refused(running: Running, services: FakeServices) -> None:
+    services.answer("cards", "freeze_card", {"id": "c1"})
+    headers = {"Authorization": f"Bearer {services.token('alice')}", "Content-Type": "application/json"}
+
+    def send(pieces: list[bytes]) -> requests.Response:
+        return requests.post(f"{running.url}/api/v1/cards/c1/freeze", data=iter(pieces), headers=headers, timeout=10)
+
+    assert send([b'{"reason": ', b'"lost"}']).status_code == 200
+    too_large = send([b'{"reason": "lost"}', *[b" " * 65536] * 17])
+    assert (too_large.status_code, too_large.json()["code"]) == (413, "payload_too_large")
+
+
 def test_many_requests_at_once_get_their_own_answers(running: Running, services: FakeServices) -> None:
     services.answer("cards", "get_card", lambda card_id: {"id": card_id})
     token = services.token("alice")
