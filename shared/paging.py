@@ -35,7 +35,7 @@ def decode_cursor(cursor: str, *, length: int) -> list[Any]:
     Raises: InvalidCursor.
     """
     try:
-        position = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        position: list[Any] = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError):
         raise InvalidCursor.of_field("cursor", InvalidCursor.title) from None
     is_position = isinstance(position, list) and len(position) == length
