@@ -38,8 +38,8 @@ def decode_cursor(cursor: str, *, length: int) -> list[Any]:
         position: list[Any] = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError):
         raise InvalidCursor.of_field("cursor", InvalidCursor.title) from None
-    is_position = isinstance(position, list) and len(position) == length
-    # No text with a NUL can be asked of the database.
-    if not is_position or any(isinstance(value, str) and "\x00" in value for value in position):
+    if not isinstance(position, list) or len(position) != length:
+        raise InvalidCursor.of_field("cursor", InvalidCursor.title)
+    if any(isinstance(value, str) and "\x00" in value for value in position):  # which no database stores
         raise InvalidCursor.of_field("cursor", InvalidCursor.title)
     return position
