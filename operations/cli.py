@@ -165,6 +165,49 @@ def test(paths: tuple[str, ...]) -> None:
     sys.exit(run_tests(paths))
 
 
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name", default="")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def benchmark(name: str, arguments: tuple[str, ...]) -> None:
+    """Run one of the benchmarks on a throwaway PostgreSQL and RabbitMQ; without a NAME, list them."""
+    from operations.measuring import benchmarks, run_benchmark
+
+    if not name:
+        click.echo("\n".join(benchmarks()))
+        return
+    _end_like_ctrl_c()
+    sys.exit(run_benchmark(name, arguments))
+
+
+@main.group()
+def changes() -> None:
+    """Make a file of balance changes, and post one."""
+
+
+_FURTHER = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@changes.command("make", context_settings=_FURTHER)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def make_changes(arguments: tuple[str, ...]) -> None:
+    """Write a CSV file of valid changes of all types to the standard output."""
+    _become("simulators.sample_data", "changes", *arguments)
+
+
+@changes.command("post", context_settings=_FURTHER)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def post_changes(arguments: tuple[str, ...]) -> None:
+    """Post a CSV file of changes through the gateway, once however often, and compare the sums."""
+    if not {"--url", "--sign-in"} & set(arguments) and not {"-h", "--help"} & set(arguments):
+        arguments = (*arguments, "--sign-in", str(open_system().home.first_sign_in))
+    _become("simulators.post_changes", *arguments)
+
+
+def _become(module: str, *arguments: str) -> None:
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    os.execve(command[0], command, {**os.environ, "PYTHONPATH": str(ROOT)})  # noqa: S606
+
+
 @main.group()
 def admin() -> None:
     """Look after administrators."""

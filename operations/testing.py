@@ -4,14 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from operations.home import Home
 from operations.progress import Progress
 from operations.supervision import ROOT
-from operations.system import System
+from operations.throwaway import throwaway_servers
 
 PROGRAMS = Path(sys.executable).parent
 CHECKS = (["ruff", "check", "."], ["mypy"], ["lint-imports"])
@@ -25,15 +23,8 @@ def run_tests(paths: Sequence[str]) -> int:
     """
     progress = Progress()
     failed_checks = [] if paths else _run_checks(progress)
-    folder = Path(tempfile.mkdtemp(prefix="countinghouse-test-"))
-    folder.chmod(0o711)
-    system = System(Home(folder), progress=progress)
-    try:
-        system.start_servers()
-        code = _run_pytest(system, paths)
-    finally:
-        system.down()
-        system.destroy()
+    with throwaway_servers(progress, purpose="test") as addresses:
+        code = _run_pytest(progress, addresses, paths)
     if failed_checks:
         progress.say(f"Failed before the tests: {', '.join(failed_checks)}. See above.")
     return code or (1 if failed_checks else 0)
@@ -52,18 +43,14 @@ def _run_checks(progress: Progress) -> list[str]:
     return failed
 
 
-def _run_pytest(system: System, paths: Sequence[str]) -> int:
+def _run_pytest(progress: Progress, addresses: Mapping[str, str], paths: Sequence[str]) -> int:
     left_out = _left_out()
     for marker, why in left_out.items():
-        system.progress.say(f"Left out: tests marked `{marker}`, {why}.")
+        progress.say(f"Left out: tests marked `{marker}`, {why}.")
     command = [sys.executable, "-m", "pytest", *paths]
     if left_out:
         command += ["-m", " and ".join(f"not {marker}" for marker in left_out)]
-    environment = {
-        **os.environ,
-        "DATABASE_URL": system.servers.database_url,
-        "AMQP_URL": system.servers.amqp_url,
-    }
+    environment = {**os.environ, **addresses}
     environment.pop("COUNTINGHOUSE_HOME", None)
     return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
