@@ -47,7 +47,7 @@ def test_large_change_reaches_its_merchants_group_and_the_audit_log(
     assert "999.99 CNY" in message["text"], "the balance after it"
     [sent] = eventually(lambda: [n for n in notifications(operator, binding_id) if n["status"] == "sent"])
     assert sent["message_id"] == message["message_id"]
-    logged = eventually(lambda: platform.admin.get("/logs", resource_id=sent["id"], type="data_change").json()["items"])
+    logged = eventually(lambda: platform.admin.get("/logs", resource_id=sent["id"], type="operation").json()["items"])
     assert [row["action"] for row in logged] == ["telegram.send_notification"]
     acts = platform.admin.get("/logs", resource_id=binding_id).json()["items"]
     assert {"telegram.create_binding", "telegram.change_rules"} <= {row["action"] for row in acts}
