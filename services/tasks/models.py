@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, Sequence, func, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, Sequence, func, literal_column, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -68,8 +68,8 @@ class TaskRun(Base):
         Index("uq_task_runs_slot", "task_name", "scheduled_for", unique=True, postgresql_where=text("attempt = 1")),
         Index("uq_task_runs_attempt", "origin_id", "attempt", unique=True),
         Index("ix_task_runs_task_name", "task_name", text("id desc")),
-        Index("ix_task_runs_queued", "due_at", postgresql_where=text("status = 'queued'")),
-        Index("ix_task_runs_running", "lease_until", postgresql_where=text("status = 'running'")),
+        Index("ix_task_runs_queued", "task_name", "due_at", postgresql_where=text("status = 'queued'")),
+        Index("ix_task_runs_running", "task_name", "lease_until", postgresql_where=text("status = 'running'")),
         CheckConstraint(
             "status in ('queued', 'running', 'succeeded', 'failed', 'timed_out', 'cancelled', 'lost')",
             name="ck_task_runs_status",
@@ -120,6 +120,11 @@ class TaskRun(Base):
             "result": self.result if is_whole else None,
             "error": self.error if is_whole else None,
         }
+
+
+# The statuses are literals, not bound values, so that every plan may use the partial indexes.
+IS_QUEUED = TaskRun.status == literal_column("'queued'")
+IS_RUNNING = TaskRun.status == literal_column("'running'")
 
 
 class TaskRunLog(Base):

@@ -8,9 +8,8 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from services.tasks.domain.runs import RunStatus
 from services.tasks.domain.schedules import times_after
-from services.tasks.models import Task, TaskRun, TaskRunLog
+from services.tasks.models import IS_QUEUED, IS_RUNNING, Task, TaskRun, TaskRunLog
 from shared.contracts.tasks import (
     SchedulePreview,
     TaskNotFound,
@@ -42,8 +41,7 @@ def task_view(session: Session, passport: Passport, task: Task) -> TaskView:
 
 def active_runs(session: Session, name: str, now: datetime) -> list[str]:
     """Return the ids of the task's runs that run, or wait only for an instance to take them."""
-    waits = and_(TaskRun.status == RunStatus.QUEUED, TaskRun.due_at <= now)
-    active = or_(TaskRun.status == RunStatus.RUNNING, waits)
+    active = or_(IS_RUNNING, and_(IS_QUEUED, TaskRun.due_at <= now))
     return list(session.scalars(select(TaskRun.id).where(TaskRun.task_name == name, active).order_by(TaskRun.id)))
 
 

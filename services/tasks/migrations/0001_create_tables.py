@@ -94,8 +94,8 @@ def _create_runs() -> None:
     )
     op.create_index("uq_task_runs_attempt", "task_runs", ["origin_id", "attempt"], unique=True)
     op.create_index("ix_task_runs_task_name", "task_runs", ["task_name", sa.text("id desc")])
-    op.create_index("ix_task_runs_queued", "task_runs", ["due_at"], postgresql_where=queued)
-    op.create_index("ix_task_runs_running", "task_runs", ["lease_until"], postgresql_where=running)
+    op.create_index("ix_task_runs_queued", "task_runs", ["task_name", "due_at"], postgresql_where=queued)
+    op.create_index("ix_task_runs_running", "task_runs", ["task_name", "lease_until"], postgresql_where=running)
 
 
 def _create_logs() -> None:

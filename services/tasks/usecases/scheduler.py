@@ -11,13 +11,13 @@ from typing import Any
 
 import structlog
 from environs import Env
-from sqlalchemy import exists, func, select, text, update
+from sqlalchemy import Select, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services.tasks.domain.runs import RunStatus, Trigger, backoff, is_retried
 from services.tasks.domain.schedules import look, next_time
-from services.tasks.models import Task, TaskRun, TaskRunLog, fencing_tokens
+from services.tasks.models import IS_QUEUED, IS_RUNNING, Task, TaskRun, TaskRunLog, fencing_tokens
 from services.tasks.queries import active_runs
 from services.tasks.usecases.tasks import database_now
 from shared import outbox
@@ -113,27 +113,43 @@ def claim_run(session: Session, *, owner: str) -> ClaimedRun | None:
     """Lend the run that is due longest, of a task that may run once more, to this instance.
 
     Emits: TaskRunStarted.
-    Locks: the tasks with runs that are due, passing over those that another instance claims for; then the run.
+    Locks: a task with a run that is due, passing over those that another instance claims for; then the run.
     """
     now = database_now(session)
-    waits = exists().where(TaskRun.task_name == Task.name, TaskRun.status == RunStatus.QUEUED, TaskRun.due_at <= now)
-    tasks = select(Task).where(waits).with_for_update(skip_locked=True, key_share=True)
-    for task in session.scalars(tasks).all():
+    full: list[str] = []
+    while task := session.scalar(_next_candidate(now, full)):
         # Counted in a statement of its own, after the task is locked: it sees what the last claimer committed.
-        running = select(func.count()).where(TaskRun.task_name == task.name, TaskRun.status == RunStatus.RUNNING)
-        if (session.scalar(running) or 0) >= task.concurrency:
-            continue
-        queued = (
-            select(TaskRun)
-            .where(TaskRun.task_name == task.name, TaskRun.status == RunStatus.QUEUED, TaskRun.due_at <= now)
-            .order_by(TaskRun.due_at, TaskRun.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        run = session.scalar(queued)
-        if run is not None:
-            return _lend(session, task, run, owner=owner)
+        if (session.scalar(_running_of(task.name)) or 0) < task.concurrency:
+            queued = select(TaskRun).where(TaskRun.task_name == task.name, IS_QUEUED, TaskRun.due_at <= now)
+            oldest = queued.order_by(TaskRun.due_at, TaskRun.id).limit(1).with_for_update(skip_locked=True)
+            run = session.scalar(oldest)
+            if run is not None:
+                return _lend(session, task, run, owner=owner)
+        full.append(task.name)
     return None
+
+
+def _next_candidate(now: datetime, full: list[str]) -> Select[Any]:
+    due_since = (
+        select(func.min(TaskRun.due_at))
+        .where(TaskRun.task_name == Task.name, IS_QUEUED, TaskRun.due_at <= now)
+        .scalar_subquery()
+    )
+    return (
+        select(Task)
+        .where(
+            due_since.is_not(None),
+            _running_of(Task.name).scalar_subquery() < Task.concurrency,
+            Task.name.not_in(full),
+        )
+        .order_by(due_since)
+        .limit(1)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+
+
+def _running_of(name: Any) -> Select[Any]:
+    return select(func.count(TaskRun.id)).where(TaskRun.task_name == name, IS_RUNNING)
 
 
 def _lend(session: Session, task: Task, run: TaskRun, *, owner: str) -> ClaimedRun:
@@ -159,7 +175,7 @@ def extend_lease(session: Session, claimed: ClaimedRun) -> bool:
     """Say that the work still goes on. Returns: whether somebody asked to cancel it. Raises: LeaseLost."""
     statement = (
         update(TaskRun)
-        .where(TaskRun.id == claimed.id, TaskRun.fence == claimed.fence, TaskRun.status == RunStatus.RUNNING)
+        .where(TaskRun.id == claimed.id, TaskRun.fence == claimed.fence, IS_RUNNING)
         .values(lease_until=func.clock_timestamp() + LEASE)
         .returning(TaskRun.is_cancel_requested)
     )
@@ -170,9 +186,7 @@ def extend_lease(session: Session, claimed: ClaimedRun) -> bool:
 
 
 def _lock_held(session: Session, claimed: ClaimedRun) -> TaskRun:
-    held = select(TaskRun).where(
-        TaskRun.id == claimed.id, TaskRun.fence == claimed.fence, TaskRun.status == RunStatus.RUNNING
-    )
+    held = select(TaskRun).where(TaskRun.id == claimed.id, TaskRun.fence == claimed.fence, IS_RUNNING)
     run = session.scalar(held.with_for_update())
     if run is None:
         raise LeaseLost
@@ -207,7 +221,7 @@ def mark_lost_runs(session: Session) -> list[str]:
     """
     overdue = (
         select(TaskRun)
-        .where(TaskRun.status == RunStatus.RUNNING, TaskRun.lease_until < func.clock_timestamp())
+        .where(IS_RUNNING, TaskRun.lease_until < func.clock_timestamp())
         .limit(LOST_RUNS_PER_LOOK_MAX)
         .with_for_update(skip_locked=True)
     )

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from services.tasks.domain.runs import RunStatus
 from services.tasks.domain.schedules import next_time
-from services.tasks.models import Task, TaskRun
+from services.tasks.models import IS_QUEUED, Task, TaskRun
 from services.tasks.queries import task_view
 from shared import outbox
 from shared.contracts.tasks import (
@@ -113,9 +113,7 @@ def disable_task(session: Session, passport: Passport, *, name: str) -> TaskView
 
 def _drop_queued(session: Session, name: str, now: datetime) -> None:
     waiting = (
-        select(TaskRun)
-        .where(TaskRun.task_name == name, TaskRun.status == RunStatus.QUEUED, TaskRun.requested_by.is_(None))
-        .with_for_update()
+        select(TaskRun).where(TaskRun.task_name == name, IS_QUEUED, TaskRun.requested_by.is_(None)).with_for_update()
     )
     for run in session.scalars(waiting).all():
         run.status, run.finished_at = RunStatus.CANCELLED, now
