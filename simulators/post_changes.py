@@ -116,10 +116,10 @@ def _sum(total: TypeTotal | None, more: TypeTotal) -> TypeTotal:
 
 def table_of(file: Summary, gateway: Summary) -> list[str]:
     """Return both summaries side by side, a type and currency a line, as lines of text."""
-    lines = [f"{'type':<9}{'file':>36}{'gateway':>36}  equal", f"{'':<9}{'count':>9}{'net':>27}{'count':>9}{'net':>27}"]
+    lines = [f"{'':<9}{'file':>26}{'gateway':>26}", f"{'type':<9}{'count':>8}{'net':>18}{'count':>8}{'net':>18}  equal"]
     for key in sorted(file.keys() | gateway.keys()):
         ours, theirs = file.get(key), gateway.get(key)
-        cells = "".join(f"{t.count:>9}{t.net:>27}" if t else f"{'-':>9}{'-':>27}" for t in (ours, theirs))
+        cells = "".join(f"{t.count:>8}{t.net:>18}" if t else f"{'-':>8}{'-':>18}" for t in (ours, theirs))
         lines.append(f"{key[0]} {key[1]:<5}{cells}  {'yes' if ours == theirs else 'NO'}")
     return lines
 
@@ -156,6 +156,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _post_and_compare(sign_in, changes, hashlib.sha256(content).hexdigest(), wanted.batch_size)
     except (GatewayRefused, GatewayUnreachable) as error:
         print(f"stopped: {error}", file=sys.stderr)
+        if isinstance(error, GatewayRefused) and error.problem.get("code") == "idempotency_key_reused":
+            print("This file was posted before with another --batch-size: take the same one.", file=sys.stderr)
         return 1
 
 
@@ -163,20 +165,24 @@ def _post_and_compare(sign_in: SignIn, changes: list[SampleChange], file_hash: s
     client = GatewayClient(sign_in)
     merchant_ids = ensure_merchants(client, {change.merchant_code for change in changes})
     posted = post_changes(
-        client,
-        changes,
-        merchant_ids,
-        file_hash=file_hash,
-        batch_size=batch_size,
-        on_batch=lambda posted: print(f"\r{posted.entries} of {len(changes)} changes", end="", flush=True),
+        client, changes, merchant_ids, file_hash=file_hash, batch_size=batch_size, on_batch=_progress_of(len(changes))
     )
-    print(f"\r{posted.entries} changes in {posted.batches} batches, {posted.replayed} of them posted before")
+    print(f"{posted.entries} changes in {posted.batches} batches, {posted.replayed} of them posted before")
     file = summarize(changes)
     gateway = summary_of_gateway(lambda: GatewayClient(sign_in), (change.user_id for change in changes))
     print("\n".join(table_of(file, gateway)))
     is_equal = file == gateway
     print("The gateway's summary equals the file's." if is_equal else "The gateway's summary DIFFERS from the file's.")
     return 0 if is_equal else 1
+
+
+def _progress_of(total: int) -> Callable[[Posted], None]:
+    def show(posted: Posted) -> None:
+        if sys.stdout.isatty():
+            end = "\r" if posted.entries < total else "\r\033[K"
+            print(f"{posted.entries} of {total} changes", end=end, flush=True)
+
+    return show
 
 
 if __name__ == "__main__":

@@ -93,6 +93,8 @@ class FakeGatewayHandler(BaseHTTPRequestHandler):
             self._answer(422, {"code": "wrong_sign", "detail": "changes.3.amount"})
         elif failure in (500, 503):
             self._answer(failure, {"code": "x", "detail": "no"})
+        elif key in self.server.answers and self.server.answers[key][0] != body:
+            self._answer(409, {"code": "idempotency_key_reused", "detail": "another body"})
         elif key in self.server.answers:
             self._answer(200, self.server.answers[key][1], {"Idempotent-Replayed": "true"})
         else:
@@ -199,6 +201,13 @@ def test_difference_is_told(gateway: FakeGateway, run: Any) -> None:
     assert status == 1
     assert "DIFFERS" in printed
     assert "NO" in printed
+
+
+def test_another_batch_size_is_refused_and_explained(gateway: FakeGateway, run: Any) -> None:
+    run()
+    status, printed = run("--batch-size", "60")
+    assert (status, len(gateway.entries)) == (1, 120)
+    assert "posted before with another --batch-size" in printed
 
 
 def test_wrong_password_is_told(run: Any) -> None:
