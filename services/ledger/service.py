@@ -108,8 +108,8 @@ class LedgerService:
     def verify_ledger(self, passport: Passport, *, mode: verification.Mode = "full") -> VerificationView:
         if passport.merchants is not None:
             raise PermissionDenied("The proof of the ledger is over all merchants.")
-        result: VerificationView = self.database.run(lambda session: verification.verify_ledger(session, mode=mode))
-        return result
+        view: VerificationView = self.database.run(lambda session: verification.verify_ledger(session, mode=mode))
+        return view
 
     @handles(ParameterChanged)
     def on_parameter_changed(self, session: Session, envelope: Any, event: ParameterChanged) -> None:
@@ -124,7 +124,7 @@ class LedgerService:
         while self.database.run(sums.fold_deltas) == sums.FOLD_ROWS:
             pass
 
-    @every(seconds=3600)
+    @every(seconds=300)
     def create_partitions(self) -> None:
         self.database.run(sums.create_partitions)
 

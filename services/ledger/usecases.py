@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 ATTEMPTS_MAX: Final = 5
 CHECKED_AT_ONCE: Final = 500
+BROKEN_BY_ONE: Final = (DataError, IntegrityError, ValueError)  # what one of many can do to their statement
 
 Parsed = TypeVar("Parsed")
 
@@ -145,7 +146,7 @@ def carry_out(ledger: Ledger, postings: Sequence[Posting], threshold: Threshold)
     """Post in one transaction, again where that is asked for, and one by one where one of many breaks the statement."""
     try:
         outcomes = _run(ledger, postings, threshold)
-    except (DataError, IntegrityError):
+    except BROKEN_BY_ONE:
         if len(postings) == 1:
             raise
         outcomes = [_alone(ledger, posting, threshold) for posting in postings]
@@ -171,7 +172,7 @@ def _alone(ledger: Ledger, posting: Posting, threshold: Threshold) -> Outcome:
         return _run(ledger, [posting], threshold)[0]
     except ServiceError as error:
         return error
-    except (DataError, IntegrityError):
+    except BROKEN_BY_ONE:
         log.exception("a change broke its statement")
         return InternalError()
 

@@ -11,11 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.ledger.domain.entries import entry_id
-from shared.contracts.ledger import LedgerFault, VerificationView
+from shared import outbox
+from shared.contracts.ledger import LedgerFault, LedgerVerified, VerificationView
 from shared.errors import Conflict
 from shared.times import rfc3339, utc_now
 
 FAULTS_SHOWN_MAX: Final = 100
+FAULTS_TOLD_MAX: Final = 10
 STATEMENT_SECONDS_MAX: Final = 1800
 
 Mode = Literal["full", "incremental"]
@@ -155,6 +157,7 @@ def verify_ledger(session: Session, *, mode: Mode) -> VerificationView:
     mode: `full` proves every entry and every sum; `incremental` the entries since the last proof of their account,
     and the trial balance.
     Raises: VerificationRunning.
+    Emits: LedgerVerified.
     """
     # This decides the snapshot, and so comes before anything else in the transaction.
     session.execute(sa.text("set transaction isolation level repeatable read"))
@@ -162,7 +165,19 @@ def verify_ledger(session: Session, *, mode: Mode) -> VerificationView:
     session.execute(sa.text("set local work_mem = '64MB'"))
     if not session.execute(sa.text("select pg_try_advisory_xact_lock(hashtext('verify_ledger'))")).scalar_one():
         raise VerificationRunning(retry_after_seconds=5)
-    return prove(session, mode=mode)
+    view = prove(session, mode=mode)
+    outbox.add(
+        session,
+        LedgerVerified(
+            ok=view["ok"],
+            mode=view["mode"],
+            accounts=view["accounts"],
+            entries=view["entries"],
+            fault_count=view["fault_count"],
+            faults=view["faults"][:FAULTS_TOLD_MAX],
+        ),
+    )
+    return view
 
 
 def prove(session: Session, *, mode: Mode) -> VerificationView:

@@ -260,3 +260,22 @@ class LargeChangeDetected(Event):
     threshold: str
     time: str
     reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerVerified(Event):
+    """The ledger was proved, or not: `faults` are the first of `fault_count`."""
+
+    service: ClassVar[str] = "ledger"
+    resource_type: ClassVar[str] = "ledger"
+
+    ok: bool
+    mode: str
+    accounts: int
+    entries: int
+    fault_count: int
+    faults: list[LedgerFault]
+
+    def resource_id(self) -> str:
+        """Return how it was proved."""
+        return self.mode

@@ -133,18 +133,23 @@ begin
     end loop;
 end $$;
 
+-- What the default partition holds of the month, because nobody made this partition in time, moves here.
 create function create_entry_partition(month date) returns void language plpgsql as $$
 declare
     name text := 'entries_' || to_char(month, 'YYYY_MM');
+    first timestamptz := month::timestamp at time zone 'UTC';
+    last timestamptz := (month + interval '1 month') at time zone 'UTC';
 begin
     if to_regclass(name) is not null then
         return;
     end if;
+    execute format('create table %I (like entries including constraints)', name);
     execute format(
-        'create table %I partition of entries (constraint %I primary key (account_id, version))'
-        ' for values from (%L) to (%L)',
-        name, 'pk_' || name,
-        month::timestamp at time zone 'UTC', (month + interval '1 month') at time zone 'UTC');
+        'with moved as (delete from entries_default where created_at >= %L and created_at < %L returning *)'
+        ' insert into %I select * from moved',
+        first, last, name);
+    execute format('alter table %I add constraint %I primary key (account_id, version)', name, 'pk_' || name);
+    execute format('alter table entries attach partition %I for values from (%L) to (%L)', name, first, last);
     perform revoke_from_others(name::regclass, 'all');
 end $$;
 
@@ -168,8 +173,13 @@ select revoke_from_others('entries', 'update, delete, truncate, references, trig
 
 # A batch's answer and its events are megabytes of JSON: lz4 takes a fifth of pglz's time over them.
 _COMPRESSION = """
-alter table idempotency_keys alter column answer set compression lz4;
-alter table outbox alter column envelope set compression lz4;
+do $$
+begin
+    alter table idempotency_keys alter column answer set compression lz4;
+    alter table outbox alter column envelope set compression lz4;
+exception when feature_not_supported then
+    raise notice 'this PostgreSQL has no lz4';
+end $$
 """
 
 

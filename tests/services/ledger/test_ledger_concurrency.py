@@ -4,6 +4,7 @@ import random
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from services.ledger.posting import Outcome, Posting
 from services.ledger.sums import fold_deltas
 from services.ledger.verification import verify_ledger
 from shared.contracts.ledger import InsufficientBalance
-from shared.errors import IdempotencyInProgress, ServiceError
+from shared.errors import IdempotencyInProgress, InternalError, ServiceError
 from shared.passport import Passport
 from shared.rpc.wire import Answer
 from tests.conftest import AURORA
@@ -149,6 +150,10 @@ def test_one_who_breaks_the_statement_breaks_only_their_own(books: Books, alice:
     outcomes = usecases.carry_out(books, postings, THRESHOLD)
     codes = [o.code if isinstance(o, ServiceError) else o.result["order_no"] for o in outcomes]
     assert codes == ["a", "internal_error", "b"]
+    shifting = replace(alice, actor_name="a\x1fb")
+    postings = [single(checked_change(user_id=u), passport=p) for u, p in (("c", alice), ("d", shifting))]
+    outcomes = usecases.carry_out(books, postings, THRESHOLD)
+    assert [type(outcome) for outcome in outcomes] == [Answer, InternalError]
     assert_proved(books)
 
 

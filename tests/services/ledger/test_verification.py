@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import orjson
 import pytest
 import sqlalchemy as sa
 
@@ -174,7 +175,7 @@ def test_only_one_proof_runs(posted: Books) -> None:
 
 def test_posting_meanwhile_is_no_fault(posted: Books) -> None:
     def post_on(n: int) -> None:
-        posted.run(lambda session: post_all(session, single(change(user_id=f"user-{n % 5}"))))
+        posted.run(lambda session: post_all(session, single(change(user_id=f"user-{n % 2 + 1}"))))
         if n % 10 == 0:
             posted.run(fold_deltas)
 
@@ -231,3 +232,30 @@ def test_app_role_can_only_add_entries(server_url: str) -> None:
             connection.execute(sa.text("drop database test_ledger_app with (force)"))
             connection.execute(sa.text("drop role ledger_app_test"))
         admin.dispose()
+
+
+def test_partition_made_late_takes_what_went_by_the_default(posted: Books) -> None:
+    later = "date_trunc('month', now() at time zone 'UTC') + interval '5 months'"
+    tamper(posted, f"update entries set created_at = {later} + interval '1 day' where {USER_1}")
+    with posted.engine.begin() as connection:
+        assert connection.execute(sa.text("select count(*) from entries_default")).scalar_one() == 10
+        connection.execute(sa.text("select create_entry_partitions(6)"))
+        assert connection.execute(sa.text("select count(*) from entries_default")).scalar_one() == 0
+        assert connection.execute(sa.text("select count(*), sum(version) from entries")).one() == (20, 110)
+        keys = connection.execute(
+            sa.text("select count(*) from pg_indexes where tablename = to_char(:m, '\"entries_\"YYYY_MM')"),
+            {"m": connection.execute(sa.text(f"select {later}")).scalar_one()},
+        ).scalar_one()
+        assert keys == 6  # the primary key and the five indexes of the parent
+
+
+def test_proof_is_told_of(posted: Books) -> None:
+    tamper(posted, f"update entries set note = 'x' where {USER_1} and version = 4")
+    verify(posted)
+    with posted.engine.connect() as connection:
+        envelopes = connection.execute(
+            sa.text("select envelope from outbox where routing_key = 'ledger.LedgerVerified'")
+        ).scalars()
+        [envelope] = [orjson.loads(text) for text in envelopes]
+    assert envelope["payload"]["ok"] is False
+    assert envelope["payload"]["faults"][0]["entry_id"] == place(posted, "user-1", 4)
