@@ -13,7 +13,7 @@ from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, lazyload
 
 from services.users.domain.lockouts import (
     EVERY_ADDRESS,
@@ -78,12 +78,12 @@ def sign_in(
     Emits: SignedIn; or SignInFailed, which stays though the call is refused.
     """
     with transaction() as session:
-        attempt = _attempt(session, passport, sa.select(User).where(User.username_key == name_key(username)), username)
+        attempt = _attempt(session, passport, username)
     fits_well = fits(password, attempt.password_hash)
     fresh_hash = hash_password(password) if fits_well and is_outdated(attempt.password_hash or "") else None
     with transaction() as session:
         _require_unlocked(session, attempt)
-        user = _proven_user(session, attempt) if fits_well else None
+        user = _proven_user(session, attempt, fits_well=fits_well)
         if user is not None and user.status == "active":
             _forget_failures(session, attempt)
             return _begin_session(session, keys, passport, user, attempt.address, fresh_hash)
@@ -146,7 +146,7 @@ def change_password(transaction: Transaction, passport: Passport, *, current_pas
         user = session.get(User, _user_id(passport))
         if user is None:
             raise SessionOver()
-        attempt = _attempt(session, passport, sa.select(User).where(User.id == user.id), user.username)
+        attempt = _attempt(session, passport, user.username)
     require_strong(new_password, username=user.username)
     if new_password == current_password:
         raise WeakPassword.of_field("new_password", "The new password is the current one.")
@@ -154,7 +154,7 @@ def change_password(transaction: Transaction, passport: Passport, *, current_pas
     new_hash = hash_password(new_password) if fits_well else ""
     with transaction() as session:
         _require_unlocked(session, attempt)
-        proven = _proven_user(session, attempt) if fits_well else None
+        proven = _proven_user(session, attempt, fits_well=fits_well)
         if proven is not None:
             _forget_failures(session, attempt)
             proven.password_hash, proven.must_change_password, proven.updated_at = new_hash, False, utc_now()
@@ -201,14 +201,16 @@ def _user_id(passport: Passport) -> str:
     return passport.actor_id
 
 
-def _attempt(session: Session, passport: Passport, find: sa.Select[User], username: str) -> _Attempt:
+def _attempt(session: Session, passport: Passport, username: str) -> _Attempt:
     """Return the attempt, unless its name is locked for its address. Raises: TooManySignIns."""
-    user = session.scalar(find)
+    username_key = name_key(username)
+    # Two columns and not a user: to load roles, too, would tell a name that exists by the time it takes.
+    found = session.execute(sa.select(User.id, User.password_hash).where(User.username_key == username_key)).first()
     attempt = _Attempt(
-        username_key=name_key(username),
+        username_key=username_key,
         address=address_of(passport.ip),
-        user_id=user.id if user else None,
-        password_hash=user.password_hash if user else None,
+        user_id=found.id if found else None,
+        password_hash=found.password_hash if found else None,
     )
     _require_unlocked(session, attempt)
     return attempt
@@ -238,11 +240,16 @@ def _require_unlocked(session: Session, attempt: _Attempt) -> None:
         raise TooManySignIns(retry_after_seconds=int((locked_until - now).total_seconds()) + 1)
 
 
-def _proven_user(session: Session, attempt: _Attempt) -> User | None:
-    """Return the user whose password was just proven, locked; None if the password was changed meanwhile."""
+def _proven_user(session: Session, attempt: _Attempt, *, fits_well: bool) -> User | None:
+    """Return the user whose password was just proven, locked; None if it does not fit or was changed meanwhile.
+
+    Asks the database in either case, so that both take the same time.
+    """
+    proven_hash = attempt.password_hash if fits_well else None
     return session.scalar(
         sa.select(User)
-        .where(User.id == attempt.user_id, User.password_hash == attempt.password_hash)
+        .where(User.id == attempt.user_id, User.password_hash == proven_hash)
+        .options(lazyload("*"))
         .with_for_update(of=User)
     )
 
