@@ -1,7 +1,7 @@
 """Posting: any number of requests, in one transaction of a few round trips, each with its own answer.
 
 First the keys are claimed and the accounts locked, then `domain.entries` says what each change comes to, then all of
-it is written. Nothing is asked of another service in between. See docs/decisions/0010-lock-decide-write.md.
+it is written. Nothing is asked of another service in between. See docs/decisions/0012-posting-locks-decides-writes.md.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
