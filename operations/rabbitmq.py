@@ -219,3 +219,10 @@ def connect(url: str, *, confirm_publish: bool = False) -> amqp.Connection:
     )
     connection.connect()
     return connection
+
+
+def consumers(url: str, queue: str) -> int:
+    """Return how many processes take messages from a queue."""
+    with connect(url) as connection:
+        count: int = connection.channel().queue_declare(queue, passive=True).consumer_count
+    return count

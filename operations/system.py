@@ -17,7 +17,9 @@ from operations.leftovers import end_leftovers
 from operations.ports import is_free, wait_open
 from operations.processes import INSTANCES_MAX, SCALABLE, SIMULATOR, gateway_url, processes, programs, write_orders
 from operations.progress import Progress
+from operations.rabbitmq import consumers
 from operations.servers import EPMD, POSTGRES, RABBITMQ, Servers
+from operations.services import SERVICES
 from operations.supervision import ROOT, STATE_RUNNING, STATES_DOWN, ProcessState, Supervisor
 
 SERVER_TIMEOUT_SECONDS = 60
@@ -173,12 +175,15 @@ class System:
         return names
 
     def restart(self, service: str) -> None:
-        """Stop and start a service, one instance after the other."""
-        for name in self.names_of(service):
+        """Stop and start a service, one instance after the other, so that one of several always serves."""
+        names = self.names_of(service)
+        for name in names:
             with self.progress.step(f"Restart {name}"):
                 self.supervisor.stop([name])
                 self._start([name])
                 self._wait_running(name)
+                if service in SERVICES:
+                    self._wait_consumers(service, len(names))
 
     def stop(self, service: str) -> None:
         """Stop a service, until `start` or the next `up`."""
@@ -210,8 +215,7 @@ class System:
             return
         names = [process.name for process in processes(self.home) if process.service == service]
         self._start(names)
-        for name in names:
-            self._wait_running(name)
+        self._wait_consumers(service, count)
 
     def _start(self, names: Iterable[str]) -> None:
         write_orders(self.home, self.servers)
@@ -223,6 +227,14 @@ class System:
             if time.monotonic() > deadline:
                 raise OperationFailed(f"{name} did not start. See {self.home.logs / (name + '.log')}.")
             time.sleep(0.1)
+
+    def _wait_consumers(self, service: str, count: int) -> None:
+        """Wait until so many instances of a service take calls from the bus."""
+        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+        while (there := consumers(self.servers.amqp_url, f"rpc.{service}")) < count:
+            if time.monotonic() > deadline:
+                raise OperationFailed(f"{there} of {count} instances of {service} serve.\n{self._complaints()}")
+            time.sleep(0.2)
 
     def move_gateway(self, port: int) -> None:
         """Let the gateway listen on another port, now or with the next `up`."""

@@ -29,13 +29,19 @@ def servers() -> Iterator[System]:
         system.destroy()
 
 
-@pytest.fixture
-def own_servers() -> Iterator[System]:
-    """The same for one test alone, which may do its worst to it."""
+@pytest.fixture(scope="module")
+def second_system() -> Iterator[System]:
+    """Another system in a home of its own."""
     system = make_system()
     try:
-        system.start_servers()
         yield system
     finally:
         system.down()
         system.destroy()
+
+
+@pytest.fixture
+def own_servers(second_system: System) -> System:
+    """Its servers, running; a test may do its worst to them."""
+    second_system.start_servers()
+    return second_system

@@ -1,5 +1,9 @@
 """The table of processes: each is told its own secrets and nobody else's."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from operations import processes as subject
@@ -36,9 +40,10 @@ def test_only_users_can_sign_access_tokens(home):
 
 
 def test_service_holds_the_keys_of_its_callees_only(home):
-    keys = {name for name in told(home, "cards") if name.startswith("PASSPORT_KEY_")}
+    for name, service in SERVICES.items():
+        keys = {word for word in told(home, name) if word.startswith("PASSPORT_KEY_")}
 
-    assert keys == {f"PASSPORT_KEY_{callee.upper()}" for callee in SERVICES["cards"].callees}
+        assert keys == {f"PASSPORT_KEY_{callee.upper()}" for callee in service.callees}
 
 
 def test_gateway_can_call_everybody(home):
@@ -46,7 +51,7 @@ def test_gateway_can_call_everybody(home):
 
 
 def test_caller_and_callee_agree_on_the_key(home):
-    assert told(home, "cards")["PASSPORT_KEY_LEDGER"] == told(home, "ledger")["PASSPORT_KEY"]
+    assert told(home, "tasks")["PASSPORT_KEY_LEDGER"] == told(home, "ledger")["PASSPORT_KEY"]
 
 
 def test_scaled_service_has_so_many_processes(home):
@@ -64,12 +69,32 @@ def test_given_bot_api_replaces_the_simulator(home):
     assert told(home, "telegram")["TELEGRAM_API_URL"] == "https://bots.example"
 
 
-def test_calls_never_go_in_a_ring_beyond_the_copies():
-    """Who calls whom, without the calls that only repair a copy of parameters or merchants."""
-    needs = {name: set(service.callees) - {"settings", "users"} for name, service in SERVICES.items()}
-    needs["settings"] -= {"ledger"}  # the impact replay asks the ledger, which asks settings for copies only
+def test_calls_never_go_in_a_ring():
     done: set[str] = set()
-    while ready := {name for name, callees in needs.items() if name not in done and callees <= done}:
+    while ready := {s.name for s in SERVICES.values() if s.name not in done and set(s.callees) <= done}:
         done |= ready
 
     assert done == set(SERVICES)
+
+
+def test_orders_are_readable_by_their_owner_only(home):
+    subject.write_orders(home, Servers(home))
+
+    orders = list(home.run.glob("*.json"))
+
+    assert {path.stem for path in orders} == {process.name for process in subject.processes(home)}
+    assert {path.stat().st_mode & 0o777 for path in orders} == {0o600}
+
+
+def test_process_does_not_inherit_the_administrators_addresses(home, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://admin@127.0.0.1/postgres")
+    monkeypatch.setenv("LEDGER_AMQP_URL", "amqp://other@127.0.0.1/x")
+    orders = home.run / "probe.json"
+    orders.write_text(json.dumps({"command": ["/usr/bin/env"], "environment": {"AMQP_URL": "own"}}))
+    become = [sys.executable, "-I", "-S", "operations/become.py", str(orders)]
+
+    seen = subprocess.run(become, capture_output=True, text=True, check=True).stdout
+
+    assert "AMQP_URL=own" in seen.splitlines()
+    assert "DATABASE_URL" not in seen
+    assert "LEDGER_AMQP_URL" not in seen
