@@ -7,6 +7,7 @@ configuration. The standard library only, and not much of that: every process st
 import json
 import os
 import re
+import socket
 import sys
 
 _NOT_INHERITED = re.compile(r"(.*_)?DATABASE_URL|(.*_)?AMQP_URL|PASSPORT_KEY.*")
@@ -16,8 +17,11 @@ def become(path: str) -> None:
     """Replace this process by the one whose orders stand in a file."""
     with open(path) as file:
         orders = json.load(file)
+    told = orders["environment"]
+    if "INSTANCE_OF_HOST" in os.environ:  # one container an instance: its name is the container's
+        told["INSTANCE"] = f"{told['INSTANCE'].partition('-')[0]}-{socket.gethostname()}"
     inherited = {name: value for name, value in os.environ.items() if not _NOT_INHERITED.fullmatch(name)}
-    os.execve(orders["command"][0], orders["command"], {**inherited, **orders["environment"]})  # noqa: S606
+    os.execve(orders["command"][0], orders["command"], {**inherited, **told})  # noqa: S606
 
 
 if __name__ == "__main__":

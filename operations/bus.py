@@ -59,7 +59,7 @@ def _service(name: str) -> BusUser:
 
 
 def _reply_queues(name: str) -> str:
-    return rf"^reply\.{name}(-[0-9]+)?\..*$"
+    return rf"^reply\.{name}(-[0-9a-z]+)?\..*$"
 
 
 def _own_events(name: str) -> str:

@@ -43,6 +43,7 @@ def prepare_bus(home: Home, servers: Servers, progress: Progress) -> None:
         if servers.rabbitmq and home.stamps.get("topology") == wanted:
             step.outcome = "there"
             return
+        servers.make_managed_users()
         run_module("operations.topology", {"AMQP_URL": servers.amqp_url})
         home.stamps.set("topology", wanted)
         step.outcome = "declared"

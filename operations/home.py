@@ -23,6 +23,7 @@ from operations.services import SERVICES
 GIVEN_NAMES = (
     "DATABASE_URL",
     "AMQP_URL",
+    "RABBITMQ_MANAGEMENT_URL",
     "TELEGRAM_API_URL",
     "TELEGRAM_BOT_TOKEN",
     "COUNTINGHOUSE_DATABASE_PREFIX",
@@ -162,12 +163,15 @@ class Home:
 
         Raises: OperationFailed when another program listens on it.
         """
-        known: dict[str, int] = self.state.get("ports", {})
-        if known.get(name) == port:
+        if self.state.get("ports", {}).get(name) == port:
             return
         if not ports.is_free(port):
             raise OperationFailed(f"Port {port} is taken by another program. Choose another one, or leave --port away.")
-        self.state.set("ports", {**known, name: port})
+        self.keep_port(name, port)
+
+    def keep_port(self, name: str, port: int) -> None:
+        """Keep a port that is known, without a look whether it is free on this machine."""
+        self.state.set("ports", {**self.state.get("ports", {}), name: port})
 
     def forget_port(self, name: str) -> None:
         """Let a port be chosen anew."""

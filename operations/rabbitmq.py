@@ -4,8 +4,6 @@ Users come with the definitions that the node loads when it boots, so `guest` ne
 and epmd listen on 127.0.0.1, on ports of this home, under a cookie of its own: two nodes never meet.
 """
 
-import base64
-import hashlib
 import json
 import os
 import secrets
@@ -18,7 +16,8 @@ import amqp
 from kombu.utils.url import url_to_parts
 
 from operations.accounts import Account, server_account
-from operations.bus import ADMIN, VHOST, BusUser, bus_users
+from operations.bus import ADMIN, VHOST, bus_users
+from operations.definitions import definitions
 from operations.errors import OperationFailed
 from operations.home import Home, write_private
 from operations.ports import LOOPBACK
@@ -86,7 +85,7 @@ class RabbitMQ:
         self._write(self.folder / "enabled_plugins", "[].\n")
         self._write(self.folder / "rabbitmq-env.conf", "")
         before = self.definitions.read_text() if self.definitions.exists() else ""
-        now = json.dumps(self._definitions(), indent=1)
+        now = json.dumps(definitions(self.home, bus_users()), indent=1)
         self._write(self.definitions, now)
         return before != now
 
@@ -162,46 +161,12 @@ class RabbitMQ:
             raise OperationFailed("RabbitMQ's programs are not on this machine.")
         return programs
 
-    def _definitions(self) -> dict[str, object]:
-        users = bus_users()
-        return {
-            "vhosts": [{"name": VHOST}],
-            "users": [self._user(user) for user in users],
-            "permissions": [
-                {"user": user.name, "vhost": VHOST, "configure": user.configure, "write": user.write, "read": user.read}
-                for user in users
-            ],
-            "topic_permissions": [
-                {"user": user.name, "vhost": VHOST, "exchange": "events", "write": user.publishes, "read": user.hears}
-                for user in users
-            ],
-        }
-
-    def _user(self, user: BusUser) -> dict[str, object]:
-        return {
-            "name": user.name,
-            "password_hash": password_hash(self.home.password(f"bus:{user.name}")),
-            "hashing_algorithm": "rabbit_password_hashing_sha256",
-            "tags": list(user.tags),
-            "limits": {},
-        }
-
     def _write(self, path: Path, text: str, *, mode: int = 0o600) -> None:
         if path.exists() and path.read_text() == text:
             return
         write_private(path, text)
         path.chmod(mode)
         self.account.own(path)
-
-
-def password_hash(password: str) -> str:
-    """Return RabbitMQ's salted hash of a password.
-
-    The salt comes from the password, which is long and random, so that equal passwords give equal files.
-    Source: rabbitmq.com/docs/passwords.
-    """
-    salt = hashlib.sha256(b"salt:" + password.encode()).digest()[:4]
-    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
 def connect(url: str, *, confirm_publish: bool = False) -> amqp.Connection:

@@ -1,8 +1,11 @@
 """Where PostgreSQL and RabbitMQ come from: given addresses, private servers below the home, or a container engine."""
 
 from typing import TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from operations import debian, postgres, rabbitmq
+from operations.bus import VHOST, bus_users
+from operations.definitions import import_definitions
 from operations.errors import OperationFailed
 from operations.home import Home
 from operations.postgres import Postgres
@@ -31,12 +34,34 @@ class Servers:
     @property
     def amqp_url(self) -> str:
         """The administrator's URL of the broker."""
-        return self.home.given("AMQP_URL") or _known(self.rabbitmq).admin_url
+        given = self.home.given("AMQP_URL")
+        if given and self.has_managed_users:
+            return urlunsplit(urlsplit(given)._replace(path=f"/{VHOST}"))
+        return given or _known(self.rabbitmq).admin_url
+
+    @property
+    def has_managed_users(self) -> bool:
+        """Whether a given broker lets us make users of our own."""
+        return self.home.given("RABBITMQ_MANAGEMENT_URL") is not None
 
     def user_amqp_url(self, user: str) -> str:
         """Return the AMQP URL of a service or the gateway: its own user's, or the given one, which serves all."""
         own = self.home.given(f"{user.upper()}_AMQP_URL") if user in SERVICES else None
-        return own or self.home.given("AMQP_URL") or _known(self.rabbitmq).url(user)
+        if own:
+            return own
+        if self.has_managed_users:
+            parts = urlsplit(self.amqp_url)
+            host = parts.netloc.rpartition("@")[2]
+            return urlunsplit(parts._replace(netloc=f"{user}:{self.home.password(f'bus:{user}')}@{host}"))
+        return self.home.given("AMQP_URL") or _known(self.rabbitmq).url(user)
+
+    def make_managed_users(self) -> None:
+        """Make our users on a given broker."""
+        management_url = self.home.given("RABBITMQ_MANAGEMENT_URL")
+        if management_url:
+            users = [user for user in bus_users() if not user.tags]
+            administrator = urlsplit(self.amqp_url).username or "guest"
+            import_definitions(self.home, users, management_url=management_url, administrator=administrator)
 
     def install(self, progress: Progress) -> None:
         """See to it that the programs of the private servers are on this machine."""

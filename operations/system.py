@@ -48,7 +48,7 @@ class System:
     def up(self) -> None:
         """Start everything that does not run, and wait until the gateway says that it is ready. Idempotent."""
         is_fresh = self._begin()
-        self._wait_postgres()
+        self.wait_postgres()
         deployment.prepare_databases(self.home, self.servers, self.progress)
         self._wait_rabbitmq(is_fresh=is_fresh)
         deployment.prepare_bus(self.home, self.servers, self.progress)
@@ -58,7 +58,7 @@ class System:
     def start_servers(self) -> None:
         """Provide PostgreSQL and RabbitMQ, and wait until both take connections; what runs already is left alone."""
         is_fresh = self._begin()
-        self._wait_postgres()
+        self.wait_postgres()
         self._wait_rabbitmq(is_fresh=is_fresh)
 
     def _begin(self) -> bool:
@@ -87,7 +87,8 @@ class System:
             self.supervisor.start()
         self.supervisor.reconcile()
 
-    def _wait_postgres(self) -> None:
+    def wait_postgres(self) -> None:
+        """Wait until PostgreSQL takes connections, and check that it keeps what it confirms."""
         with self.progress.step("PostgreSQL") as step:
             deadline = time.monotonic() + SERVER_TIMEOUT_SECONDS
             while not self._postgres_answers(deadline):
