@@ -70,6 +70,12 @@ class Tasks:
         with self.engine.connect() as connection:
             return connection.execute(sa.text(sql)).all()
 
+    def owner_at_work(self) -> str:
+        """Wait until the ledger has been asked, and return the instance that waits for its answer."""
+        eventually(self.asked)
+        [[owner]] = self.rows("select lease_owner from task_runs where status = 'running'")
+        return str(owner)
+
     def stop(self) -> None:
         self.client.stop()
         for process in self.processes.values():
@@ -161,7 +167,7 @@ def test_a_slot_runs_once_though_two_instances_look(tasks):
 def test_what_a_killed_instance_held_is_lost_and_done_again(tasks, alice):
     tasks.let_ledger_take(6)
     run = tasks.client.call("tasks", "run_task", passport=alice, name="balance_check").result
-    [[owner]] = eventually(lambda: tasks.rows("select lease_owner from task_runs where status = 'running'"))
+    owner = tasks.owner_at_work()
     tasks.processes[owner].kill()
     tasks.let_ledger_take(0)
     eventually(lambda: tasks.rows("select 1 from task_runs where status = 'lost'"), within_seconds=15)
@@ -178,7 +184,7 @@ def test_what_a_killed_instance_held_is_lost_and_done_again(tasks, alice):
 def test_a_frozen_instance_changes_nothing_when_it_wakes(tasks, alice):
     tasks.let_ledger_take(4)
     tasks.client.call("tasks", "run_task", passport=alice, name="balance_check")
-    [[owner]] = eventually(lambda: tasks.rows("select lease_owner from task_runs where status = 'running'"))
+    owner = tasks.owner_at_work()
     tasks.processes[owner].send_signal(signal.SIGSTOP)
     tasks.let_ledger_take(0)
     eventually(lambda: tasks.rows("select 1 from task_runs where status = 'lost'"), within_seconds=15)
@@ -192,7 +198,7 @@ def test_a_frozen_instance_changes_nothing_when_it_wakes(tasks, alice):
 def test_a_lease_is_held_for_as_long_as_the_work_goes_on_and_through_a_shutdown(tasks, alice):
     tasks.let_ledger_take(LEASE_SECONDS * 2)
     run = tasks.client.call("tasks", "run_task", passport=alice, name="balance_check").result
-    [[owner]] = eventually(lambda: tasks.rows("select lease_owner from task_runs where status = 'running'"))
+    owner = tasks.owner_at_work()
     with pytest.raises(AlreadyRunning):
         tasks.client.call("tasks", "run_task", passport=alice, name="balance_check")
     tasks.processes[owner].send_signal(signal.SIGTERM)
