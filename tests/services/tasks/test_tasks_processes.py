@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from operations import migrate
+from services.audit.service import AuditService
 from services.tasks.service import TasksService
 from shared.contracts.tasks import AlreadyRunning
 from shared.errors import Unavailable
@@ -100,7 +101,7 @@ def tasks(server_url, amqp_url, tmp_path, alice) -> Iterator[Tasks]:
         connection.execute(sa.text(f"create database {name}"))
     url = admin.url.set(database=name).render_as_string(hide_password=False)
     migrate.upgrade("tasks", url)
-    declare_topology(amqp_url, [TasksService, SlowLedger])
+    declare_topology(amqp_url, [TasksService, SlowLedger, AuditService])  # audit's queue takes the events
     tasks = Tasks(url, amqp_url, tmp_path)
     try:
         tasks.let_ledger_take(0)
