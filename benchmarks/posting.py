@@ -23,10 +23,11 @@ from urllib.parse import urlsplit
 
 import orjson
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from benchmarks.ledger_floor import ACCOUNTS, post_many_per_second
 from benchmarks.ledger_system import MERCHANT, LedgerSystem, ledger_system
-from services.ledger.verification import verify_ledger
+from services.ledger.verification import prove
 from shared.money import format_minor
 
 BATCH = 10_000
@@ -260,10 +261,9 @@ def _paced(system: LedgerSystem, rate: float, seconds: float) -> Figure:
 
 
 def _unproved(engine: sa.Engine) -> int:
-    from sqlalchemy.orm import Session
-
     with Session(engine) as session:
-        view = verify_ledger(session, mode="full")
+        session.execute(sa.text("set transaction isolation level repeatable read"))
+        view = prove(session, mode="full")
     print(f"proved: {view['entries']} entries of {view['accounts']} accounts, {view['fault_count']} faults")
     return view["fault_count"]
 

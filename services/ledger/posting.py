@@ -99,21 +99,21 @@ def _begin(connection: sa.Connection, postings: Sequence[Posting]) -> tuple["_Le
         connection, statements.CLAIM_AND_LOCK, _claim_columns(list(claims)) | _holder_columns(holders)
     )
     places = list(claims.values())
-    for row in rows:
-        if row.id is None:
-            n = places[row.n - 1]
-            outcomes[n] = _replay(postings[n].call, row)
+    for n, is_mine, request_hash, answer, error, account_id, *_ in rows:
+        if account_id is None:
+            request = places[n - 1]
+            outcomes[request] = _replay(postings[request].call, is_mine, request_hash, answer, error)
     ledger = _Ledger()
-    ledger.take_locked(holders, [row for row in rows if row.id is not None])
+    ledger.take_locked(holders, rows)
     ledger.take_new([holder for holder in holders if holder not in ledger.accounts], connection)
     return ledger, outcomes
 
 
-def _replay(call: Call, row: Any) -> Outcome:
-    if not row.is_mine:
+def _replay(call: Call, is_mine: bool, request_hash: str, answer: str | None, error: str | None) -> Outcome:
+    if not is_mine:
         return IdempotencyInProgress(retry_after_seconds=1)
     try:
-        return idempotency.replay(call, row.request_hash, row.answer, row.error)
+        return idempotency.replay(call, request_hash, answer, error)
     except ServiceError as refusal:
         return refusal
 
@@ -203,24 +203,23 @@ class _Ledger:
     at_microseconds: int = 0
     entries: list[Entry] = field(default_factory=list)
 
-    def take_locked(self, holders: Sequence[_Holder], rows: Iterable[Any]) -> None:
-        """Take in the accounts that are there."""
-        for row in rows:
-            holder = holders[row.n - 1]
-            account = self.accounts[holder] = Account(row.id, *holder)
-            account.balance, account.held = row.balance, row.held
-            account.version, account.digest = row.version, bytes(row.digest)
-            self.at_microseconds = max(self.at_microseconds, row.at_microseconds)
+    def take_locked(self, holders: Sequence[_Holder], rows: Iterable[tuple[Any, ...]]) -> None:
+        """Take in the accounts that are there, of what `CLAIM_AND_LOCK` returned."""
+        for n, _, _, _, _, account_id, balance, held, version, digest, at in rows:
+            if account_id is not None:
+                account = self.accounts[holders[n - 1]] = Account(account_id, *holders[n - 1])
+                account.balance, account.held, account.version, account.digest = balance, held, version, bytes(digest)
+                self.at_microseconds = max(self.at_microseconds, at)
 
     def take_new(self, holders: Sequence[_Holder], connection: sa.Connection) -> None:
         """Give ids to accounts that come into being, if one of their changes is posted."""
         if not holders:
             return
         rows = statements.run(connection, statements.NEW_ACCOUNT_IDS, {"count": len(holders)})
-        for holder, row in zip(holders, rows, strict=True):
-            self.accounts[holder] = Account(row.id, *holder)
-            self.new_ids.add(row.id)
-            self.at_microseconds = max(self.at_microseconds, row.at_microseconds)
+        for holder, (account_id, at) in zip(holders, rows, strict=True):
+            self.accounts[holder] = Account(account_id, *holder)
+            self.new_ids.add(account_id)
+            self.at_microseconds = max(self.at_microseconds, at)
 
     def enter(self, change: Change, maker: Maker) -> Entry:
         """Apply a change to its account. Raises: InsufficientBalance, BalanceTooLarge."""
