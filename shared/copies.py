@@ -5,8 +5,7 @@ Source: DESIGN.md "Who owns what".
 """
 
 import threading
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 1.0  # a change must reach every instance within 5 s
 REPAIR_SECONDS = 60.0
+AFTER_FAILURE_SECONDS = 5.0
 
 
 def _upsert_newer(session: Session, table: sa.Table, key: str, values: dict[str, Any]) -> None:
@@ -74,24 +74,22 @@ class Parameters(_Copies):
         _take_parameter(session, event.key, event.value, event.version)
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._keep_up, daemon=True, name="parameters")
-        self._thread.start()
+        # Two threads: a settings service that does not answer must not keep us from what we have been told.
+        for work, pause_seconds in ((self._look, LOOK_SECONDS), (self._repair, REPAIR_SECONDS)):
+            threading.Thread(target=self._repeat, args=(work, pause_seconds), daemon=True).start()
 
     def stop(self) -> None:
         self._is_stopping.set()
 
-    def _keep_up(self) -> None:
-        repair_at = 0.0
+    def _repeat(self, work: Callable[[], None], pause_seconds: float) -> None:
         while not self._is_stopping.is_set():
+            pause = pause_seconds
             try:
-                if time.monotonic() >= repair_at:
-                    repair_at = time.monotonic() + LOOK_SECONDS * 3
-                    self._repair()
-                    repair_at = time.monotonic() + REPAIR_SECONDS
-                self._look()
+                work()
             except (ServiceError, sa.exc.SQLAlchemyError) as error:
                 log.warning("parameters may be old", error=str(error).split("\n")[0])
-            self._is_stopping.wait(LOOK_SECONDS)
+                pause = min(pause_seconds, AFTER_FAILURE_SECONDS)
+            self._is_stopping.wait(pause)
 
     def _look(self) -> None:
         with self._database().engine.connect() as connection:

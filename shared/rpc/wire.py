@@ -1,9 +1,9 @@
 """How a call and its answer look on the bus: a sealed JSON body, and headers that hold no secret."""
 
-import hashlib
+import hmac
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,7 @@ class Call:
     idempotency_key: str | None = None
     deadline: float = float("inf")
     is_redelivered: bool = False
+    hash_key: bytes = field(default=b"", repr=False)
 
     @property
     def action(self) -> str:
@@ -45,9 +46,12 @@ class Call:
 
     @cached_property
     def request_hash(self) -> str:
-        """What this request is, so that an idempotency key cannot be used for another one."""
+        """What this request is, so that an idempotency key cannot be used for another one.
+
+        It is stored, and a card number among known arguments would soon be guessed from a plain hash: hence the key.
+        """
         canonical = orjson.dumps([self.action, self.arguments], option=orjson.OPT_SORT_KEYS)
-        return hashlib.sha256(canonical).hexdigest()
+        return hmac.digest(self.hash_key, b"request " + canonical, "sha256").hex()
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")
@@ -81,6 +85,7 @@ def unpack_call(
         idempotency_key=headers.get("idempotency_key"),
         deadline=deadline,
         is_redelivered=is_redelivered,
+        hash_key=key,
     )
 
 

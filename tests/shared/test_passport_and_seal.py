@@ -8,6 +8,7 @@ import pytest
 
 from shared.errors import PermissionDenied
 from shared.passport import InvalidPassport, Passport, sign_passport, verify_passport
+from shared.rpc.wire import Call
 from shared.sealing import BrokenSeal, seal, unseal
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
@@ -74,3 +75,31 @@ def test_a_seal_holds_for_one_key_and_purpose() -> None:
     ):
         with pytest.raises(BrokenSeal):
             unseal(body, key=key, purpose=purpose)
+
+
+def test_the_same_passport_is_signed_once_in_a_while(bob: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = sign_passport(bob, service="cards", key=KEY)
+    again = sign_passport(bob.with_request_id("req_other"), service="cards", key=KEY)
+    assert again == first
+    assert sign_passport(bob, service="ledger", key=KEY) != first
+
+    later, wall = time.monotonic() + 3.1, time.time() + 3.1
+    monkeypatch.setattr("shared.passport.time.monotonic", lambda: later)
+    monkeypatch.setattr("shared.passport.time.time", lambda: wall)
+    assert sign_passport(bob, service="cards", key=KEY) != first
+
+
+def test_a_changed_passport_is_not_shown_with_the_old_signature(bob: Passport) -> None:
+    sign_passport(bob, service="cards", key=KEY)
+    changed = replace(bob, permissions={"cards": "none"})
+    token = sign_passport(changed, service="cards", key=KEY)
+    assert verify_passport(token, service="cards", key=KEY).permissions == {"cards": "none"}
+
+
+def test_what_is_kept_of_a_request_cannot_be_guessed_without_the_key(bob: Passport) -> None:
+    arguments = {"number": "4111111111111111"}
+    hashes = {
+        Call(service="cards", method="create_card", passport=bob, arguments=arguments, hash_key=key).request_hash
+        for key in (KEY, OTHER_KEY, b"")
+    }
+    assert len(hashes) == 3

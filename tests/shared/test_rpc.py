@@ -24,6 +24,7 @@ from shared.link import OutgoingMessage
 from shared.passport import InvalidPassport, Passport
 from shared.rpc.client import ServiceDown
 from shared.rpc.server import UnknownMethod
+from shared.rpc.wire import Call
 from tests.shared.conftest import Sample, eventually
 from tests.shared.sample_service import ThingExists
 
@@ -275,3 +276,12 @@ def test_errors_cross_the_bus_whole() -> None:
     assert (back.detail, back.errors, back.extra) == ("Twice.", {"name": ["taken"]}, {"hint": 3})
     stranger = ServiceError.from_wire({**error.to_wire(), "code": "of_another_version"})
     assert (type(stranger).__name__, stranger.code) == ("Conflict", "of_another_version")
+
+
+def test_the_kept_hash_of_a_request_is_keyed(sample: Sample, alice: Passport) -> None:
+    name, key = fresh(), fresh()
+    sample.client.call("sample", "make_thing", passport=alice, name=name, idempotency_key=key)
+    plain = Call(service="sample", method="make_thing", passport=alice, arguments={"name": name})
+    keyed = replace(plain, hash_key=sample.key)
+    assert sample.rows(f"select request_hash from idempotency_keys where key = '{key}'") == [(keyed.request_hash,)]
+    assert plain.request_hash != keyed.request_hash
