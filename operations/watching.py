@@ -23,9 +23,9 @@ def sign_in_lines(system: System) -> list[str]:
 
 def watch(system: System) -> None:
     """Tell of every process that stops or starts, until Ctrl-C, or until somebody else runs `down`."""
-    system.progress.say("Ctrl-C stops everything. What the processes say: ./countinghouse logs -f")
-    before = system.states()
     try:
+        before = system.states()
+        system.progress.say("Ctrl-C stops everything. What the processes say: ./countinghouse logs -f")
         while before:
             time.sleep(LOOK_SECONDS)
             now = system.states()
