@@ -85,7 +85,7 @@ def main() -> int:
     print(f"{'':44}{'c':>4}{'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}{'of floor':>9}{'CPU':>6}{'service':>9}{'failed':>7}")
     failures = 0
     with _processes(options.workers.split(",")) as pairs:
-        for clients in (16, 64):
+        for clients in map(int, options.clients.split(",")):
             failures += _compare(pairs, clients, options.seconds, options.rounds)
     return 1 if failures else 0
 
@@ -94,6 +94,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=4, help="of each round of each load")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", default="16,64", help="connections at once")
     parser.add_argument("--workers", default="gevent", help="gevent, gthread, or both with a comma")
     return parser.parse_args()
 

@@ -37,6 +37,7 @@ UNKNOWN_KEY_SECONDS = 5.0
 KEYS_TIMEOUT_SECONDS = 3.0
 IMPATIENT_SECONDS = 0.5
 TOKENS_MAX = 4096
+PASSPORTS_MAX = 16  # of one caller: a session is seldom used from more places at once
 
 
 class Calls(Protocol):
@@ -51,7 +52,7 @@ class Caller:
     def __init__(self, state: Introspection, *, actor_type: str, session_id: str) -> None:
         self.must_change_password = state.get("must_change_password", False)
         merchants = state["merchants"]
-        self._passport: dict[str, Any] = {
+        self._facts: dict[str, Any] = {
             "actor_id": state["actor_id"],
             "actor_name": state["actor_name"],
             "actor_type": actor_type,
@@ -59,14 +60,20 @@ class Caller:
             "merchants": None if merchants == "all" else frozenset(merchants),
             "session_id": session_id,
         }
+        self._passports: dict[tuple[str, str], Passport] = {}
 
     def may(self, needed: str) -> bool:
         """Return whether the caller has a permission written as `cards:operate`."""
-        return allows(self._passport["permissions"], needed)
+        return allows(self._facts["permissions"], needed)
 
     def passport(self, *, ip: str, user_agent: str, request_id: str) -> Passport:
-        """Return the passport for one request."""
-        return Passport(**self._passport, ip=ip, user_agent=user_agent, request_id=request_id)
+        """Return the passport for one request; the caller's requests from one place share what is signed."""
+        known = self._passports.get((ip, user_agent))
+        if known is None:
+            if len(self._passports) >= PASSPORTS_MAX:
+                self._passports.clear()
+            known = self._passports[ip, user_agent] = Passport(**self._facts, ip=ip, user_agent=user_agent)
+        return known.with_request_id(request_id)
 
 
 class Authenticator:

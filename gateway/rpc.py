@@ -15,6 +15,7 @@ from shared.rpc.client import TooManyCalls
 from shared.rpc.wire import Answer
 
 EXTENSION = "countinghouse-bus"
+GATEWAY = service_passport("gateway")
 
 
 class Client(Protocol):
@@ -61,12 +62,11 @@ class Bus:
 
     def call_for_gateway(self, service: str, method: str, /, *, timeout_seconds: float, **arguments: Any) -> Any:
         """Call a service on the gateway's own account, as authentication does before there is a caller."""
-        passport = service_passport("gateway")
-        return self.call(service, method, passport=passport, timeout_seconds=timeout_seconds, **arguments).result
+        return self.call(service, method, passport=GATEWAY, timeout_seconds=timeout_seconds, **arguments).result
 
     def ping(self, service: str, *, timeout_seconds: float) -> dict[str, Any]:
         """Ask a service how it is, past its breaker: an answer closes the breaker again."""
-        answer = self._observed(service, "ping", service_passport("gateway"), timeout_seconds, None, {})
+        answer = self._observed(service, "ping", GATEWAY, timeout_seconds, None, {})
         return dict(answer.result)
 
     @property

@@ -16,6 +16,7 @@ from shared.errors import PermissionDenied, Unauthenticated
 from shared.permissions import MODULES, allows
 
 LIFETIME_SECONDS = 60
+SIGNED_FRESH_SECONDS = 3
 _ALGORITHM = "HS256"  # both ends hold the callee's key; 6 µs to check, where Ed25519 takes 120
 _TYPE = "passport+jwt"
 
@@ -37,6 +38,9 @@ class Passport:
     ip: str = ""
     user_agent: str = ""
     request_id: str = field(default="", compare=False)
+    _tokens: dict[tuple[str, bytes], tuple[float, str]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def may(self, needed: str) -> bool:
         """Return whether the holder has a permission written as `cards:operate`."""
@@ -56,8 +60,10 @@ class Passport:
         return None if self.merchants is None else sorted(self.merchants)
 
     def with_request_id(self, request_id: str) -> "Passport":
-        """Return the same passport, shown for another request."""
-        return replace(self, request_id=request_id)
+        """Return the same passport, shown for another request; what was signed for the one serves the other."""
+        other = replace(self, request_id=request_id)
+        object.__setattr__(other, "_tokens", self._tokens)
+        return other
 
 
 def service_passport(service: str, *, request_id: str = "") -> Passport:
@@ -72,7 +78,20 @@ def service_passport(service: str, *, request_id: str = "") -> Passport:
 
 
 def sign_passport(passport: Passport, *, service: str, key: bytes) -> str:
-    """Return the passport as a token that only this service takes, for `LIFETIME_SECONDS` from now."""
+    """Return the passport as a token that only this service takes, for `LIFETIME_SECONDS` at most.
+
+    The same passport gets the same token for `SIGNED_FRESH_SECONDS`: signing takes 20 µs, and reading a new one 30.
+    """
+    now = time.monotonic()
+    signed = passport._tokens.get((service, key))
+    if signed is not None and now - signed[0] < SIGNED_FRESH_SECONDS:
+        return signed[1]
+    token = _signed(passport, service, key)
+    passport._tokens[service, key] = (now, token)
+    return token
+
+
+def _signed(passport: Passport, service: str, key: bytes) -> str:
     claims: dict[str, Any] = {
         "aud": service,
         "exp": int(time.time()) + LIFETIME_SECONDS,
