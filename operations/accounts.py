@@ -35,16 +35,16 @@ class Account:
         return probe.returncode == 0
 
 
-def server_account(preferred: str) -> Account:
-    """Return who a server runs as: oneself, or, for root, the server's own account or `nobody`."""
+def server_account(*preferred: str) -> Account:
+    """Return who a server runs as: oneself, or, for root, the first of the preferred accounts, or `nobody`."""
     if os.geteuid() != 0:
         return _account(pwd.getpwuid(os.geteuid()))
-    for name in (preferred, "nobody"):
+    for name in (*preferred, "nobody"):
         try:
             return _account(pwd.getpwnam(name))
         except KeyError:
             continue
-    raise OperationFailed(f"Servers do not run as root, and there is neither an account {preferred!r} nor 'nobody'.")
+    raise OperationFailed(f"Servers do not run as root, and there is no account {', '.join(preferred)} or nobody.")
 
 
 def _account(entry: pwd.struct_passwd) -> Account:

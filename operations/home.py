@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from operations import ports
-from operations.accounts import Account
+from operations.accounts import Account, server_account
 from operations.errors import OperationFailed
 from operations.services import SERVICES
 
@@ -135,6 +135,19 @@ class Home:
     def identity(self) -> str:
         """A word by which this instance knows what it made on a shared server."""
         return self.password("identity")[:12]
+
+    def account(self, server: str) -> Account:
+        """Return who a server runs as, chosen when its data is first made, and kept with the data."""
+        known: dict[str, str] = self.state.get("accounts", {})
+        account = server_account(*([known[server]] if server in known else [server]))
+        if server not in known:
+            self.state.set("accounts", {**known, server: account.name})
+        return account
+
+    @property
+    def has_servers(self) -> bool:
+        """Whether private servers were ever made for this home."""
+        return self.state.get("servers") is not None
 
     def servers(self, account: Account) -> Path:
         """Return the folder of the private servers' data: in the home, or far from it where the account cannot go."""

@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 import psycopg
 
-from operations.accounts import Account, server_account
+from operations.accounts import Account
 from operations.errors import OperationFailed
 from operations.home import Home
 from operations.ports import LOOPBACK
@@ -68,9 +69,21 @@ class Postgres:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self.account: Account = server_account("postgres")
-        self.folder = home.servers(self.account) / "postgres"
-        self.data = self.folder / "data"
+
+    @cached_property
+    def account(self) -> Account:
+        """Who the server runs as. Asked only once its packages, which may bring that account, are there."""
+        return self.home.account("postgres")
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the server's data lies."""
+        return self.home.servers(self.account) / "postgres"
+
+    @property
+    def data(self) -> Path:
+        """The cluster's data."""
+        return self.folder / "data"
 
     @property
     def port(self) -> int:
@@ -113,6 +126,8 @@ class Postgres:
 
     def pid(self) -> int | None:
         """Return the server's process id by its own pid file, None when that process is not this cluster's."""
+        if not self.home.has_servers:
+            return None
         try:
             pid = int((self.data / "postmaster.pid").read_text().split()[0])
             os.kill(pid, 0)

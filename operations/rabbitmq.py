@@ -10,12 +10,13 @@ import secrets
 import shutil
 import subprocess
 import time
+from functools import cached_property
 from pathlib import Path
 
 import amqp
 from kombu.utils.url import url_to_parts
 
-from operations.accounts import Account, server_account
+from operations.accounts import Account
 from operations.bus import ADMIN, VHOST, bus_users
 from operations.definitions import definitions
 from operations.errors import OperationFailed
@@ -52,9 +53,21 @@ class RabbitMQ:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self.account: Account = server_account("rabbitmq")
-        self.folder = home.servers(self.account) / "rabbitmq"
-        self.definitions = self.folder / "definitions.json"
+
+    @cached_property
+    def account(self) -> Account:
+        """Who the server runs as. Asked only once its packages, which may bring that account, are there."""
+        return self.home.account("rabbitmq")
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the server's data lies."""
+        return self.home.servers(self.account) / "rabbitmq"
+
+    @property
+    def definitions(self) -> Path:
+        """The document of users and permissions that the node loads when it boots."""
+        return self.folder / "definitions.json"
 
     @property
     def port(self) -> int:

@@ -80,8 +80,9 @@ class Servers:
                 "  - give addresses: DATABASE_URL=postgresql://… AMQP_URL=amqp://…\n"
                 "  - start everything in containers: docker compose up"
             )
-        with progress.step(f"Install {' and '.join(packages)}"):
+        with progress.step("Debian packages") as step:
             debian.install(packages)
+            step.outcome = f"{' and '.join(packages)} installed"
 
     def prepare(self, progress: Progress) -> bool:
         """Make the cluster and the node's files.

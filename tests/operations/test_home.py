@@ -1,5 +1,7 @@
 """The home: what is chosen once stays, secrets are readable by their owner only, one command at a time."""
 
+import getpass
+import os
 import stat
 
 import pytest
@@ -36,6 +38,14 @@ def test_second_command_on_one_home_is_refused(tmp_path):
 
     with home.lock(), pytest.raises(OperationFailed, match="Another countinghouse command"), Home(tmp_path).lock():
         pytest.fail("two commands changed one home")
+
+
+def test_server_keeps_the_account_that_made_its_data(tmp_path):
+    """Debian's package brings the account `postgres`, which then is not who runs a cluster made without it."""
+    home = Home(tmp_path)
+    home.state.set("accounts", {"postgres": "nobody"})
+
+    assert home.account("postgres").name == ("nobody" if os.geteuid() == 0 else getpass.getuser())
 
 
 def test_homes_have_different_markers(tmp_path):
