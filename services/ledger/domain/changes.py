@@ -86,7 +86,7 @@ def check_change(raw: Any, *, is_admin: bool) -> Change:
     if balance_type.is_admin:
         if not is_admin:
             raise PermissionDenied(f"Type {code} needs the permission {ADMIN_PERMISSION}.", missing=ADMIN_PERMISSION)
-        if not reason:
+        if reason is None or not reason.strip():
             raise ReasonRequired.of_field("reason", ReasonRequired.title)
     return Change(
         merchant_id,

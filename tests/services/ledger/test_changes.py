@@ -142,6 +142,7 @@ def test_admin_types_need_permission_and_reason(code: int, amount: str) -> None:
     raw = raw_change(type=code, amount=amount)
     assert type(refusal(raw)) is ReasonRequired
     assert type(refusal(raw | {"reason": ""})) is ReasonRequired
+    assert type(refusal(raw | {"reason": " \n"})) is ReasonRequired
     denied = refusal(raw | {"reason": "because"}, is_admin=False)
     assert type(denied) is PermissionDenied
     assert denied.extra == {"missing": "ledger:admin"}
