@@ -1,9 +1,11 @@
 """The ledger as Nameko runs it: what others may call, what it hears, and what it does beside."""
 
+import contextlib
 import gc
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import structlog
 from sqlalchemy.orm import Session
 
 from services.ledger import queries, sums, usecases, verification
@@ -31,9 +33,12 @@ from shared.passport import Passport
 from shared.rpc.entrypoints import query, rpc
 from shared.rpc.wire import Answer, current_call
 
+log = structlog.get_logger(__name__)
+
 # A batch makes hundreds of thousands of objects that hold no rings: at Python's own threshold the collector walks
 # all of them again and again, and takes as long as the posting.
 GC_OBJECTS_BETWEEN = 200_000
+PROOF_SECONDS = 240  # R20: incremental at least each five minutes; the whole proof is the task `balance_check`
 
 
 class LedgerService:
@@ -127,6 +132,13 @@ class LedgerService:
     @every(seconds=300)
     def create_partitions(self) -> None:
         self.database.run(sums.create_partitions)
+
+    @every(seconds=PROOF_SECONDS)
+    def prove_new_entries(self) -> None:
+        with contextlib.suppress(verification.VerificationRunning):
+            view = self.database.run(lambda session: verification.verify_ledger(session, mode="incremental"))
+            if not view["ok"]:
+                log.error("the ledger is not proved", faults=view["faults"])
 
     def run(self, work: Callable[[Session], Any]) -> Any:
         """Do work in a transaction."""

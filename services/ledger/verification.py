@@ -101,6 +101,7 @@ with subject as materialized ({subjects}), hashed as (
         on conflict on constraint pk_verified_accounts do update
            set version = excluded.version, balance = excluded.balance, digest = excluded.digest,
                verified_at = excluded.verified_at
+         where (v.version, v.balance, v.digest) is distinct from (excluded.version, excluded.balance, excluded.digest)
 )
 select 'count' as kind, jsonb_build_object(
            'entries', (select count(*) from judged), 'accounts', (select count(*) from subject)) as found
@@ -157,7 +158,7 @@ def verify_ledger(session: Session, *, mode: Mode) -> VerificationView:
     mode: `full` proves every entry and every sum; `incremental` the entries since the last proof of their account,
     and the trial balance.
     Raises: VerificationRunning.
-    Emits: LedgerVerified.
+    Emits: LedgerVerified; but for an incremental proof that found nothing, which is no news.
     """
     # This decides the snapshot, and so comes before anything else in the transaction.
     session.execute(sa.text("set transaction isolation level repeatable read"))
@@ -166,18 +167,20 @@ def verify_ledger(session: Session, *, mode: Mode) -> VerificationView:
     if not session.execute(sa.text("select pg_try_advisory_xact_lock(hashtext('verify_ledger'))")).scalar_one():
         raise VerificationRunning(retry_after_seconds=5)
     view = prove(session, mode=mode)
-    outbox.add(
-        session,
-        LedgerVerified(
-            ok=view["ok"],
-            mode=view["mode"],
-            accounts=view["accounts"],
-            entries=view["entries"],
-            fault_count=view["fault_count"],
-            faults=view["faults"][:FAULTS_TOLD_MAX],
-        ),
-    )
+    if mode == "full" or not view["ok"]:
+        outbox.add(session, _verified(view))
     return view
+
+
+def _verified(view: VerificationView) -> LedgerVerified:
+    return LedgerVerified(
+        ok=view["ok"],
+        mode=view["mode"],
+        accounts=view["accounts"],
+        entries=view["entries"],
+        fault_count=view["fault_count"],
+        faults=view["faults"][:FAULTS_TOLD_MAX],
+    )
 
 
 def prove(session: Session, *, mode: Mode) -> VerificationView:

@@ -249,9 +249,17 @@ def test_partition_made_late_takes_what_went_by_the_default(posted: Books) -> No
         assert keys == 6  # the primary key and the five indexes of the parent
 
 
-def test_proof_is_told_of(posted: Books) -> None:
+def test_incremental_proof_that_finds_nothing_is_no_news(posted: Books) -> None:
+    assert verify(posted, "incremental")["ok"]
+    with posted.engine.connect() as connection:
+        told = connection.execute(sa.text("select 1 from outbox where routing_key = 'ledger.LedgerVerified'"))
+        assert told.first() is None
+
+
+@pytest.mark.parametrize("mode", ["full", "incremental"])
+def test_proof_that_fails_is_told_of(posted: Books, mode: Mode) -> None:
     tamper(posted, f"update entries set note = 'x' where {USER_1} and version = 4")
-    verify(posted)
+    verify(posted, mode)
     with posted.engine.connect() as connection:
         envelopes = connection.execute(
             sa.text("select envelope from outbox where routing_key = 'ledger.LedgerVerified'")
