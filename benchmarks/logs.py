@@ -30,8 +30,9 @@ from services.audit.models import COLUMNS, copied_row
 from services.audit.service import AuditService
 from services.audit.verification import verify_chain
 from shared.events import Envelope
-from shared.link import ConfirmedPublisher, OutgoingMessage
+from shared.link import OutgoingMessage
 from shared.passport import service_passport
+from shared.publishing import ConfirmedPublisher
 from shared.times import rfc3339, utc_now
 from shared.topology import EVENTS_EXCHANGE, declare_topology
 

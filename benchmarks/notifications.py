@@ -23,9 +23,10 @@ from kombu import Connection, Exchange, Queue
 from operations import migrate
 from services.telegram.service import TelegramService
 from shared.contracts.ledger import BalancesChanged, EntryView
-from shared.link import ConfirmedPublisher, OutgoingMessage
+from shared.link import OutgoingMessage
 from shared.outbox import envelope_of
 from shared.passport import service_passport
+from shared.publishing import ConfirmedPublisher
 from shared.rpc.wire import Call
 from shared.times import rfc3339, utc_now
 from shared.topology import EVENTS_EXCHANGE, declare_topology
@@ -40,7 +41,7 @@ _BIND = sa.text(
     """
     with bound as (
         insert into bindings (id, merchant_id, chat_id, title, language)
-        select 'tgb_' || n, 'mer_' || n, -1000000000000 - n, 'Group', 'en' from generate_series(1, :count) n
+        select 'tgb_' || n, 'mer_' || n, -1000000000000 - n, 'Group', 'en' from generate_series(0, :count) n
         returning id, chat_id
     ), paced as (insert into pace (chat_id) select chat_id from bound)
     insert into large_change_rules (binding_id, enabled, threshold) select id, true, 1 from bound
@@ -92,17 +93,23 @@ def _through_the_service(stack: contextlib.ExitStack, simulator: RunningSimulato
     publisher.start()
     stack.callback(publisher.stop)
     stack.enter_context(_service(database_url, simulator))
+    publisher.publish([_event(0)])  # once it has arrived, the service is up
+    _wait_for(simulator, 1)
     published: dict[int, float] = {}
     for number in range(1, count + 1):
         message = _event(number)
         published[-1000000000000 - number] = time.time()
         publisher.publish([message])
         time.sleep(PAUSE_SECONDS)
-    give_up_at = time.monotonic() + WAIT_SECONDS_MAX
-    while len(simulator.messages()) < count and time.monotonic() < give_up_at:
-        time.sleep(0.1)
-    for arrived in simulator.messages():
+    _wait_for(simulator, count + 1)
+    for arrived in simulator.messages()[1:]:
         yield arrived["received_at"] - published[arrived["chat"]["id"]]
+
+
+def _wait_for(simulator: RunningSimulator, messages: int) -> None:
+    give_up_at = time.monotonic() + WAIT_SECONDS_MAX
+    while len(simulator.messages()) < messages and time.monotonic() < give_up_at:
+        time.sleep(0.1)
 
 
 def _event(number: int) -> OutgoingMessage:
@@ -178,7 +185,6 @@ def _service(database_url: str, simulator: RunningSimulator) -> Iterator[None]:
     command = [sys.executable, "-m", "shared.runner", "services.telegram.service:TelegramService"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
-        time.sleep(3)
         yield
     finally:
         process.terminate()

@@ -11,8 +11,8 @@ from gateway.blueprint import Blueprint
 from gateway.configuration import from_environment
 from gateway.records import Recorder
 from gateway.spool import Spool
-from shared.link import ConfirmedPublisher
 from shared.logs import set_up_logs
+from shared.publishing import ConfirmedPublisher
 from shared.rpc.client import RpcClient
 
 _at_stop: list[Callable[[], None]] = []

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from shared import outbox
 from shared.config import process_config
 from shared.errors import Unavailable
-from shared.messaging import Publisher
+from shared.process import Publisher
 
 log = structlog.get_logger(__name__)
 

@@ -18,7 +18,8 @@ from shared import idempotency, inbox
 from shared.errors import Unavailable
 from shared.events import Envelope, Event
 from shared.kernel_tables import outbox
-from shared.link import ConfirmedPublisher, OutgoingMessage
+from shared.link import OutgoingMessage
+from shared.publishing import ConfirmedPublisher
 from shared.rpc.wire import Call, current_call
 from shared.times import rfc3339, utc_now
 

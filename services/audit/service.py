@@ -8,9 +8,10 @@ from services.audit import queries, usecases, verification
 from shared.contracts.audit import ChainReport, LogDetailView, LogPage, LogStats
 from shared.database import Database
 from shared.events import Envelope
-from shared.messaging import every, handles_batch
+from shared.messaging import handles_batch
 from shared.passport import Passport
 from shared.rpc.entrypoints import query
+from shared.ticks import every
 
 PARTITIONS_TICK_SECONDS = 6 * 3600
 EVENTS_PER_BATCH = 500

@@ -28,10 +28,11 @@ from shared.contracts.users import MerchantCreated, MerchantUpdated
 from shared.copies import Merchants, Parameters
 from shared.database import Database
 from shared.errors import PermissionDenied
-from shared.messaging import every, handles
+from shared.messaging import handles
 from shared.passport import Passport
 from shared.rpc.entrypoints import query, rpc
 from shared.rpc.wire import Answer, current_call
+from shared.ticks import every
 
 log = structlog.get_logger(__name__)
 

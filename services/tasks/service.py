@@ -20,9 +20,9 @@ from shared.contracts.tasks import (
 )
 from shared.database import Database
 from shared.errors import Unavailable
-from shared.messaging import every
 from shared.passport import Passport
 from shared.rpc.entrypoints import RpcClient, command, query
+from shared.ticks import every
 
 TICK_SECONDS = 1.0
 

@@ -26,8 +26,9 @@ from shared.contracts.users import MerchantCreated, MerchantUpdated
 from shared.copies import Merchants, Parameters, require_merchant
 from shared.database import Database
 from shared.events import Envelope
-from shared.messaging import database_of, handles
+from shared.messaging import handles
 from shared.passport import Passport
+from shared.process import database_of
 from shared.rpc.entrypoints import command, query
 
 log = structlog.get_logger(__name__)

@@ -20,10 +20,10 @@ from shared.contracts.users import (
     UserWithPasswordView,
 )
 from shared.database import Database
-from shared.messaging import every
 from shared.paging import LIMIT_DEFAULT, Page
 from shared.passport import Passport
 from shared.rpc.entrypoints import command, query, rpc
+from shared.ticks import every
 
 HOUSEKEEPING_SECONDS = 3600
 

@@ -18,7 +18,7 @@ from shared.config import process_config
 from shared.contracts.system import SystemErrorOccurred
 from shared.errors import InternalError, OutcomeUnknown, ServiceError
 from shared.link import BusUnavailable, Link, OutgoingMessage
-from shared.messaging import Publisher, database_of
+from shared.process import Publisher, database_of
 from shared.rpc.wire import REPLIES_EXCHANGE, Answer, Call, MalformedMessage, current_call, pack_answer, unpack_call
 from shared.topology import QUARANTINE, rpc_queue_name
 

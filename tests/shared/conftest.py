@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from shared.link import ConfirmedPublisher
 from shared.passport import Passport
+from shared.publishing import ConfirmedPublisher
 from shared.rpc.client import RpcClient
 from shared.topology import declare_topology
 from tests.shared.sample_service import SampleService, make_tables

@@ -12,9 +12,10 @@ from shared.database import Database
 from shared.errors import Conflict
 from shared.events import Envelope, Event
 from shared.kernel_tables import metadata
-from shared.messaging import every, handles, handles_batch
+from shared.messaging import handles, handles_batch
 from shared.passport import Passport
 from shared.rpc.entrypoints import command, query, rpc
+from shared.ticks import every
 
 TABLES = """
 create table things (name text primary key);

@@ -23,9 +23,10 @@ from shared.contracts.settings import ParameterChanged
 from shared.contracts.users import MerchantCreated, MerchantNotFound
 from shared.errors import IdempotencyKeyReused, PermissionDenied, ServiceError
 from shared.events import Event
-from shared.link import ConfirmedPublisher, OutgoingMessage
+from shared.link import OutgoingMessage
 from shared.outbox import envelope_of
 from shared.passport import Passport
+from shared.publishing import ConfirmedPublisher
 from shared.rpc.client import RpcClient
 from shared.rpc.wire import Answer, Call
 from shared.topology import EVENTS_EXCHANGE, declare_topology

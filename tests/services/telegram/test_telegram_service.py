@@ -23,9 +23,10 @@ from shared.contracts.telegram import ChatAlreadyBound
 from shared.contracts.users import MerchantCreated, MerchantNotFound
 from shared.errors import PermissionDenied
 from shared.events import Event
-from shared.link import ConfirmedPublisher, OutgoingMessage
+from shared.link import OutgoingMessage
 from shared.outbox import envelope_of
 from shared.passport import Passport
+from shared.publishing import ConfirmedPublisher
 from shared.rpc.client import RpcClient
 from shared.rpc.wire import Call
 from shared.topology import EVENTS_EXCHANGE, declare_topology
