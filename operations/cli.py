@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -11,8 +11,10 @@ from typing import Any
 
 import click
 
+from operations import debian
 from operations.bus import GATEWAY
-from operations.errors import OperationFailed
+from operations.containers import CHOICE, Containers, are_possible
+from operations.errors import AnotherCommandRuns, OperationFailed
 from operations.home import Home
 from operations.progress import Progress
 from operations.supervision import ROOT
@@ -38,14 +40,24 @@ class _Sentences(click.Group):
 
 
 @click.group(cls=_Sentences)
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Run Countinghouse, the back office of a payment platform."""
+    if context.invoked_subcommand in (None, "up", "test") or "--help" in sys.argv:
+        return
+    containers = Containers(open_home())
+    if containers.are_chosen:
+        sys.exit(containers.hand_over(sys.argv[1:]))
+
+
+def open_home() -> Home:
+    """Return COUNTINGHOUSE_HOME."""
+    return Home(Path(os.environ.get("COUNTINGHOUSE_HOME") or ROOT / "var"))
 
 
 def open_system() -> System:
     """Return the system of COUNTINGHOUSE_HOME."""
-    home = Home(Path(os.environ.get("COUNTINGHOUSE_HOME") or ROOT / "var"))
-    return System(home, progress=Progress())
+    return System(open_home(), progress=Progress())
 
 
 @main.command()
@@ -54,32 +66,70 @@ def open_system() -> System:
 @click.option("--port", type=click.IntRange(1, 65535), help="The gateway's port; kept for the next time.")
 def up(demo: bool, detach: bool, port: int | None) -> None:
     """Start everything, and print where to sign in. Running it again is harmless."""
-    from operations import demo as sample_data
     from operations.watching import sign_in_lines, watch
 
     _end_like_ctrl_c()
-    home = Home(Path(os.environ.get("COUNTINGHOUSE_HOME") or ROOT / "var"))
+    home = open_home()
     home.take_given(os.environ)
     system = System(home, progress=Progress())
+    if port:
+        system.move_gateway(port)
+    if _needs_containers(system):
+        _up_in_containers(system, demo=demo, detach=detach)
+        return
     was_running = system.supervisor.is_running
     try:
         with home.lock():
-            if port:
-                system.move_gateway(port)
             system.up()
             if demo:
-                sample_data.fill(system)
+                _fill_in_sample_data(system)
         click.echo("\n" + "\n".join(sign_in_lines(system)))
         if was_running:
             click.echo("It was running already and goes on.")
         elif not detach:
             watch(system)
+    except AnotherCommandRuns:
+        raise
     except BaseException:
         if not was_running:
-            system.down()
+            _stop(system.down)
         raise
     if not (detach or was_running):
-        system.down()
+        _stop(system.down)
+
+
+def _needs_containers(system: System) -> bool:
+    """Return whether nothing but a container engine can give this machine a PostgreSQL and a RabbitMQ."""
+    choice = os.environ.get(CHOICE)
+    if choice or Containers(system.home).are_chosen:
+        return choice in (None, "containers")
+    return bool(system.servers.missing_packages()) and not debian.can_install() and are_possible()
+
+
+def _up_in_containers(system: System, *, demo: bool, detach: bool) -> None:
+    from operations.watching import sign_in_lines, wait_for_ctrl_c
+
+    containers = Containers(system.home)
+    with system.home.lock():
+        containers.up(system.progress)
+        if demo:
+            _fill_in_sample_data(system)
+    click.echo("\n" + "\n".join(sign_in_lines(system)))
+    if not detach:
+        wait_for_ctrl_c(system)
+        _stop(lambda: containers.down(system.progress))
+
+
+def _fill_in_sample_data(system: System) -> None:
+    from operations import demo
+
+    demo.fill(system)
+
+
+def _stop(stop: Callable[[], None]) -> None:
+    """Stop to the end: an impatient second Ctrl-C must not leave half of it running."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop()
 
 
 def _end_like_ctrl_c() -> None:

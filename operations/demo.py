@@ -2,6 +2,7 @@
 
 import requests
 
+from operations.containers import Containers
 from operations.errors import OperationFailed
 from operations.processes import simulator_url
 from operations.system import System
@@ -18,7 +19,8 @@ def fill(system: System) -> None:
     if not system.home.first_sign_in.exists():
         raise OperationFailed("Sample data needs the first administrator, whom this instance did not make.")
     client = GatewayClient(SignIn.read(system.home.first_sign_in))
-    telegram = None if system.home.given("TELEGRAM_API_URL") else ControlClient(simulator_url(system.home))
+    is_within_reach = not (system.home.given("TELEGRAM_API_URL") or Containers(system.home).are_chosen)
+    telegram = ControlClient(simulator_url(system.home)) if is_within_reach else None
     with system.progress.step("Sample data") as step:
         try:
             demo.fill(client, telegram)

@@ -17,7 +17,7 @@ from typing import Any
 
 from operations import ports
 from operations.accounts import Account, server_account
-from operations.errors import OperationFailed
+from operations.errors import AnotherCommandRuns, OperationFailed
 from operations.services import SERVICES
 
 GIVEN_NAMES = (
@@ -115,7 +115,7 @@ class Home:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise OperationFailed(f"Another countinghouse command is changing {self.path} right now.") from None
+                raise AnotherCommandRuns(f"Another countinghouse command is changing {self.path} right now.") from None
             yield
 
     def take_given(self, environment: Mapping[str, str]) -> None:

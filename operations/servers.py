@@ -63,13 +63,18 @@ class Servers:
             administrator = urlsplit(self.amqp_url).username or "guest"
             import_definitions(self.home, users, management_url=management_url, administrator=administrator)
 
-    def install(self, progress: Progress) -> None:
-        """See to it that the programs of the private servers are on this machine."""
+    def missing_packages(self) -> list[str]:
+        """Return Debian's names of the private servers whose programs are not on this machine."""
         packages = []
         if self.postgres and postgres.find_programs() is None:
             packages.append(postgres.PACKAGE)
         if self.rabbitmq and rabbitmq.find_programs() is None:
             packages.append(rabbitmq.PACKAGE)
+        return packages
+
+    def install(self, progress: Progress) -> None:
+        """See to it that the programs of the private servers are on this machine."""
+        packages = self.missing_packages()
         if not packages:
             return
         if not debian.can_install():
@@ -78,7 +83,7 @@ class Servers:
                 f"  - install it (Debian, Ubuntu: sudo apt install {' '.join(packages)})\n"
                 "  - run this command as root on Debian, which installs it\n"
                 "  - give addresses: DATABASE_URL=postgresql://… AMQP_URL=amqp://…\n"
-                "  - start everything in containers: docker compose up"
+                "  - start a container engine with `docker compose`, and this command uses it"
             )
         with progress.step("Debian packages") as step:
             debian.install(packages)

@@ -1,6 +1,7 @@
 """What `up` shows when everything runs: where to sign in, and then every change of a process until Ctrl-C."""
 
 import json
+import signal
 import time
 
 from operations.supervision import STATE_RUNNING, ProcessState
@@ -38,6 +39,15 @@ def watch(system: System) -> None:
         system.progress.say("")
         return
     system.progress.say("It was stopped from elsewhere.")
+
+
+def wait_for_ctrl_c(system: System) -> None:
+    """Stay until Ctrl-C."""
+    try:
+        system.progress.say("Ctrl-C stops everything. What the containers say: ./countinghouse logs -f")
+        signal.pause()
+    except KeyboardInterrupt:
+        system.progress.say("")
 
 
 def _change(before: ProcessState | None, now: ProcessState) -> str | None:
