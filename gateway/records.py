@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 EVENTS_EXCHANGE = "events"
 CARRY_SECONDS = 0.5
+RETRY_SECONDS = 2.0
 ADOPT_SECONDS = 30.0
 PATH_LENGTH_MAX = 300
 EXTENSION = "countinghouse-recorder"
@@ -80,12 +81,14 @@ class Recorder:
         self._publisher.publish([_message_of(line) for line in lines], timeout_seconds=10.0)
 
     def _run(self) -> None:
-        is_last = False
+        is_last, pause_seconds = False, CARRY_SECONDS
         while not is_last:
-            is_last = self._stop.wait(CARRY_SECONDS)
+            is_last = self._stop.wait(pause_seconds)
             try:
                 self.carry_once()
+                pause_seconds = CARRY_SECONDS
             except (Unavailable, OSError, ValueError) as error:
+                pause_seconds = RETRY_SECONDS
                 log.warning("records wait for the bus", error=str(error), bytes_waiting=self._spool.bytes_waiting)
 
 
