@@ -266,7 +266,7 @@ def admin() -> None:
 @admin.command("create")
 @click.argument("username")
 def create_administrator(username: str) -> None:
-    """Create one more administrator, and print the first password, which has to be changed at once."""
+    """Create one more administrator, and print the name and the first password."""
     from operations.deployment import add_administrator
 
     system = open_system()

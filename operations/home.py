@@ -29,6 +29,7 @@ GIVEN_NAMES = (
     "COUNTINGHOUSE_DATABASE_PREFIX",
     "LOG_LEVEL",
     "MAX_WORKERS",
+    "TRUSTED_PROXIES",
     *(f"{service.upper()}_{kind}" for service in SERVICES for kind in ("DATABASE_URL", "AMQP_URL")),
 )
 FAR_SERVERS = Path("/var/lib/countinghouse")

@@ -129,8 +129,12 @@ def _passport_keys(home: Home, callees: Iterable[str]) -> dict[str, str]:
 def _gateway(home: Home) -> dict[str, str]:
     spool = home.path / "spool"
     spool.mkdir(mode=0o700, exist_ok=True)
-    workers = str(instances(home, GATEWAY))
-    return {"PORT": str(gateway_port(home)), "SPOOL_DIR": str(spool), "GATEWAY_WORKERS": workers}
+    return {
+        "PORT": str(gateway_port(home)),
+        "SPOOL_DIR": str(spool),
+        "GATEWAY_WORKERS": str(instances(home, GATEWAY)),
+        "TRUSTED_PROXIES": home.given("TRUSTED_PROXIES") or "",
+    }
 
 
 def _users(home: Home) -> dict[str, str]:
