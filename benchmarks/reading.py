@@ -53,7 +53,7 @@ select 1 + user_number, place, 100, n, n + 100,
 """
 
 ROLL_UP = """
-truncate hourly_totals;
+delete from hourly_totals;
 insert into hourly_totals
 select date_trunc('hour', created_at, 'UTC'), merchant_id, currency, type, count(*), sum(amount), 0
   from entries group by 1, 2, 3, 4

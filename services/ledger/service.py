@@ -3,6 +3,7 @@
 import contextlib
 import gc
 from collections.abc import Callable, Iterable
+from threading import Semaphore
 from typing import Any
 
 import structlog
@@ -39,6 +40,7 @@ log = structlog.get_logger(__name__)
 # A batch makes hundreds of thousands of objects that hold no rings: at Python's own threshold the collector walks
 # all of them again and again, and takes as long as the posting.
 GC_OBJECTS_BETWEEN = 200_000
+BATCHES_AT_ONCE = 2  # while PostgreSQL writes one, Python decides the other; more would only wait in both
 PROOF_SECONDS = 240  # R20: incremental at least each five minutes; the whole proof is the task `balance_check`
 
 
@@ -51,6 +53,7 @@ class LedgerService:
     parameters = Parameters()
     merchants = Merchants()
     gatherer: Gatherer[Posting, Outcome] = Gatherer()  # one a process, for all its workers
+    batch_slots = Semaphore(BATCHES_AT_ONCE)
 
     @rpc("ledger:operate")
     def post_balance_change(self, passport: Passport, **change: Any) -> Answer:
@@ -61,7 +64,7 @@ class LedgerService:
     @rpc("ledger:operate")
     def post_balance_changes(self, passport: Passport, *, changes: Any, atomic: bool = True) -> Answer:
         return usecases.post_balance_changes(
-            self, current_call.get(), changes=changes, is_atomic=atomic, threshold=self._threshold()
+            self, self.batch_slots, current_call.get(), changes=changes, is_atomic=atomic, threshold=self._threshold()
         )
 
     @rpc("ledger:read", is_repeatable=True)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
+from threading import Semaphore
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -14,7 +15,7 @@ from services.ledger.domain.filters import LogFilter, check_filter
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.gathering import Gatherer
 from services.ledger.posting import Outcome, Posting, PostingRaced, post
-from shared.contracts.ledger import BATCH_CHANGES_MAX, TooManyChanges
+from shared.contracts.ledger import BATCH_CHANGES_MAX, LedgerBusy, TooManyChanges
 from shared.contracts.users import MerchantNotFound
 from shared.errors import InternalError, InvalidRequest, ServiceError, Unavailable
 from shared.passport import Passport
@@ -25,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 ATTEMPTS_MAX: Final = 5
 CHECKED_AT_ONCE: Final = 500
+SLOT_SECONDS_MAX: Final = 60
 BROKEN_BY_ONE: Final = (DataError, IntegrityError, ValueError)  # what one of many can do to their statement
 
 Parsed = TypeVar("Parsed")
@@ -66,13 +68,16 @@ def post_balance_change(
     return _answer(outcome)
 
 
-def post_balance_changes(ledger: Ledger, call: Call, *, changes: Any, is_atomic: bool, threshold: Threshold) -> Answer:
+def post_balance_changes(
+    ledger: Ledger, slots: Semaphore, call: Call, *, changes: Any, is_atomic: bool, threshold: Threshold
+) -> Answer:
     """Post a batch of changes in their order.
 
+    slots: as many as batches may be posted at once; the others wait, as long as their callers do.
     is_atomic: whether one refusal refuses all. Otherwise each change stands for itself.
     Returns: the BatchView, as JSON text.
     Raises, in order: TooManyChanges; what is wrong with a change of an atomic batch, with `errors` by
-    `changes.<index>.<field>`, or with its `index`; IdempotencyInProgress; IdempotencyKeyReused.
+    `changes.<index>.<field>`, or with its `index`; LedgerBusy; IdempotencyInProgress; IdempotencyKeyReused.
     Emits: BalancesChanged for each 500 entries, LargeChangeDetected.
     Idempotent: on the call's key; a replay returns the first answer.
     """
@@ -86,7 +91,12 @@ def post_balance_changes(ledger: Ledger, call: Call, *, changes: Any, is_atomic:
         checked = [unknown.get(c.merchant_id, c) if isinstance(c, Change) else c for c in checked]
     if is_atomic:
         _refuse_invalid(checked)
-    return _answer(carry_out(ledger, [Posting(call, checked, is_batch=True, is_atomic=is_atomic)], threshold)[0])
+    if not slots.acquire(timeout=max(min(call.seconds_left, SLOT_SECONDS_MAX), 0)):
+        raise LedgerBusy(retry_after_seconds=5)
+    try:
+        return _answer(carry_out(ledger, [Posting(call, checked, is_batch=True, is_atomic=is_atomic)], threshold)[0])
+    finally:
+        slots.release()
 
 
 def check_changes(raws: Sequence[Any], *, is_admin: bool) -> list[Change | ServiceError]:

@@ -6,7 +6,7 @@ Amounts are decimal strings with the currency beside them; a holder is a user, a
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, NotRequired, TypedDict
 
-from shared.errors import Conflict, InvalidRequest, PayloadTooLarge
+from shared.errors import Conflict, InvalidRequest, PayloadTooLarge, Unavailable
 from shared.events import Event
 
 BATCH_CHANGES_MAX: Final = 10_000
@@ -213,6 +213,10 @@ class InsufficientBalance(Conflict):
 
 class BalanceTooLarge(Conflict):
     """The balance would become larger than the ledger can hold."""
+
+
+class LedgerBusy(Unavailable):
+    """The ledger is posting as many batches as it can; nothing of this one was posted."""
 
 
 class TooManyChanges(PayloadTooLarge):

@@ -1,12 +1,15 @@
 """What a request to post is refused for, before and while it is posted."""
 
+import time
+from dataclasses import replace
+from threading import Semaphore
 from typing import Any
 
 import pytest
 
 from services.ledger import usecases
 from services.ledger.gathering import Gatherer
-from shared.contracts.ledger import InsufficientBalance, TooManyChanges, WrongSign
+from shared.contracts.ledger import InsufficientBalance, LedgerBusy, TooManyChanges, WrongSign
 from shared.contracts.users import MerchantNotFound
 from shared.errors import InvalidRequest, PermissionDenied, ServiceError
 from shared.passport import Passport
@@ -16,7 +19,9 @@ from tests.services.ledger.conftest import THRESHOLD, Books, call_of, raw_change
 
 def post_batch(books: Books, passport: Passport, changes: Any, *, is_atomic: bool, key: str | None = None) -> Any:
     call = call_of(passport, key=key, changes=changes)
-    answer = usecases.post_balance_changes(books, call, changes=changes, is_atomic=is_atomic, threshold=THRESHOLD)
+    answer = usecases.post_balance_changes(
+        books, Semaphore(), call, changes=changes, is_atomic=is_atomic, threshold=THRESHOLD
+    )
     return view_in(answer)
 
 
@@ -121,3 +126,19 @@ def test_invalid_batch_may_come_again_under_its_key(books: Books, alice: Passpor
     with pytest.raises(WrongSign):
         post_batch(books, alice, [raw_change(amount="-1.00")], is_atomic=True, key="k")
     assert post_batch(books, alice, [raw_change()], is_atomic=True, key="k")["posted"] == 1
+
+
+def test_batch_waits_for_its_turn_as_long_as_its_caller(books: Books, alice: Passport) -> None:
+    slots = Semaphore(0)
+
+    def post() -> Any:
+        call = replace(call_of(alice, key="k"), deadline=time.time() + 0.2)
+        return usecases.post_balance_changes(
+            books, slots, call, changes=[raw_change()], is_atomic=True, threshold=THRESHOLD
+        )
+
+    with pytest.raises(LedgerBusy):
+        post()
+    slots.release()
+    assert view_in(post())["posted"] == 1
+    assert view_in(post())["posted"] == 1  # the slot was given back
