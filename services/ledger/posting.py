@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from services.ledger import statements
 from services.ledger.domain.changes import Change
 from services.ledger.domain.entries import Account, Entry, Maker, enter, view_of
+from services.ledger.domain.orders import REFUND_TYPES
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.statements import integers, texts
 from shared import idempotency
@@ -26,6 +27,7 @@ from shared.contracts.ledger import (
     EntryView,
     ErrorView,
     LargeChangeDetected,
+    RefundedThroughOrder,
 )
 from shared.errors import Conflict, IdempotencyInProgress, NotFound, ServiceError
 from shared.events import Event
@@ -49,12 +51,14 @@ class Posting:
 
     is_batch: whether the answer is a BatchView, or the one entry.
     is_atomic: whether one refusal refuses all.
+    is_of_order: whether it is an order's own act, which has counted what it refunds.
     """
 
     call: Call
     changes: Sequence[Change | ServiceError]
     is_batch: bool = False
     is_atomic: bool = True
+    is_of_order: bool = False
 
 
 Outcome = Answer | ServiceError
@@ -106,7 +110,14 @@ def _begin(connection: sa.Connection, postings: Sequence[Posting]) -> tuple["_Le
     ledger = _Ledger()
     ledger.take_locked(holders, rows)
     ledger.take_new([holder for holder in holders if holder not in ledger.accounts], connection)
+    ledger.take_orders(
+        [c for p in postings if not p.is_of_order for c in p.changes if type(c) is Change and _is_refund(c)], connection
+    )
     return ledger, outcomes
+
+
+def _is_refund(change: Change) -> bool:
+    return change.type.code in REFUND_TYPES
 
 
 def _replay(call: Call, is_mine: bool, request_hash: str, answer: str | None, error: str | None) -> Outcome:
@@ -148,6 +159,8 @@ def _decide(ledger: "_Ledger", posting: Posting) -> tuple[Outcome, list[_Posted]
         try:
             if isinstance(change, ServiceError):
                 raise change
+            if not posting.is_of_order and _is_refund(change):
+                ledger.refuse_refund_of_order(change)
             entry = ledger.enter(change, maker)
             results.append((entry, view_of(entry)))
         except ServiceError as refusal:
@@ -202,6 +215,7 @@ class _Ledger:
     new_ids: set[int] = field(default_factory=set)
     at_microseconds: int = 0
     entries: list[Entry] = field(default_factory=list)
+    orders: set[tuple[str, str | None]] = field(default_factory=set)
 
     def take_locked(self, holders: Sequence[_Holder], rows: Iterable[tuple[Any, ...]]) -> None:
         """Take in the accounts that are there, of what `CLAIM_AND_LOCK` returned."""
@@ -220,6 +234,17 @@ class _Ledger:
             self.accounts[holder] = Account(account_id, *holder)
             self.new_ids.add(account_id)
             self.at_microseconds = max(self.at_microseconds, at)
+
+    def take_orders(self, refunds: Sequence[Change], connection: sa.Connection) -> None:
+        """Note which refunds name an order. It comes after the locks, so that the order's own refund counts them."""
+        if refunds:
+            parameters = {"order_nos": texts(change.order_no for change in refunds)}
+            self.orders = {tuple(row) for row in statements.run(connection, statements.ORDERS_NAMED, parameters)}
+
+    def refuse_refund_of_order(self, change: Change) -> None:
+        """Refuse to refund an order past its own count. Raises: RefundedThroughOrder."""
+        if (change.merchant_id, change.order_no) in self.orders:
+            raise RefundedThroughOrder
 
     def enter(self, change: Change, maker: Maker) -> Entry:
         """Apply a change to its account. Raises: InsufficientBalance, BalanceTooLarge."""

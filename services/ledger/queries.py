@@ -29,6 +29,7 @@ from shared.contracts.ledger import (
     TypeTotalView,
 )
 from shared.errors import NotFound
+from shared.kernel_tables import merchant_copies
 from shared.money import format_minor
 from shared.paging import InvalidCursor, decode_cursor, encode_cursor
 from shared.passport import Passport
@@ -37,6 +38,13 @@ USER_ACCOUNTS_MAX: Final = 500
 _AT_MICROSECONDS = microseconds(entries.c.created_at).label("at_microseconds")
 _NEWEST_FIRST = (entries.c.created_at.desc(), entries.c.account_id.desc(), entries.c.version.desc())
 _Conditions = list[sa.ColumnElement[bool]]
+
+
+def unheard_merchants(session: Session, merchant_ids: Iterable[str]) -> set[str]:
+    """Return the merchants that the ledger's copy does not have."""
+    named = set(merchant_ids)
+    known = sa.select(merchant_copies.c.merchant_id).where(merchant_copies.c.merchant_id.in_(named))
+    return named - set(session.scalars(known))
 
 
 class AccountNotFound(NotFound):

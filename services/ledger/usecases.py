@@ -15,6 +15,7 @@ from services.ledger.domain.filters import LogFilter, check_filter
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.gathering import Gatherer
 from services.ledger.posting import Outcome, Posting, PostingRaced, post
+from services.ledger.queries import unheard_merchants
 from shared.contracts.ledger import BATCH_CHANGES_MAX, LedgerBusy, TooManyChanges
 from shared.contracts.users import MerchantNotFound
 from shared.errors import InternalError, InvalidRequest, ServiceError, Unavailable
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 ATTEMPTS_MAX: Final = 5
 CHECKED_AT_ONCE: Final = 500
 SLOT_SECONDS_MAX: Final = 60
+UNKNOWN_MERCHANTS_MAX: Final = 20
 BROKEN_BY_ONE: Final = (DataError, IntegrityError, ValueError)  # what one of many can do to their statement
 
 Parsed = TypeVar("Parsed")
@@ -123,12 +125,26 @@ def unknown_merchants(ledger: Ledger, passport: Passport, changes: Iterable[Chan
     try:
         ledger.ensure_merchants(seen)
     except MerchantNotFound:
-        for merchant_id in seen:
-            try:
-                ledger.ensure_merchants([merchant_id])
-            except MerchantNotFound as error:
-                unknown[merchant_id] = error
+        unheard = ledger.run(lambda session: unheard_merchants(session, seen))
+        unknown |= _not_found(ledger, sorted(unheard))
     return unknown
+
+
+def _not_found(ledger: Ledger, unheard: Sequence[str]) -> dict[str, ServiceError]:
+    """Ask for merchants that we have not heard of, and return those that do not exist.
+
+    After `UNKNOWN_MERCHANTS_MAX` of those the rest is not asked for: a batch may name ten thousand.
+    """
+    missing: dict[str, ServiceError] = {}
+    for merchant_id in unheard:
+        if len(missing) >= UNKNOWN_MERCHANTS_MAX:
+            missing[merchant_id] = MerchantNotFound()
+            continue
+        try:
+            ledger.ensure_merchants([merchant_id])
+        except MerchantNotFound as error:
+            missing[merchant_id] = error
+    return missing
 
 
 def _refuse_invalid(checked: Sequence[Change | ServiceError]) -> None:

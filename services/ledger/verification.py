@@ -130,6 +130,14 @@ select currency, merchant_id, sum(balance) as difference
  group by currency, merchant_id having sum(balance) <> 0 order by currency, merchant_id
 """
 
+_HELD_FAULTS = """
+select account_id, min(merchant_id) as merchant_id, sum(held) as held, sum(of_orders) as of_orders
+  from (select id as account_id, merchant_id, held, 0 as of_orders from accounts where held <> 0
+        union all
+        select account_id, merchant_id, 0, held from orders where held > 0) as leg
+ group by account_id having sum(held) <> sum(of_orders) order by account_id
+"""
+
 _SYSTEM_FAULTS = f"""
 select merchant_id, counter_account, currency, sum(balance) as difference
   from ({_SYSTEM_ACCOUNTS}
@@ -156,7 +164,7 @@ def verify_ledger(session: Session, *, mode: Mode) -> VerificationView:
     """Prove the ledger, and remember how far.
 
     mode: `full` proves every entry and every sum; `incremental` the entries since the last proof of their account,
-    and the trial balance.
+    the trial balance, and what is held.
     Raises: VerificationRunning.
     Emits: LedgerVerified; but for an incremental proof that found nothing, which is no news.
     """
@@ -209,6 +217,10 @@ def _sum_faults(session: Session, *, is_full: bool) -> list[LedgerFault]:
     faults = [
         _fault("trial_balance", f"The {r.currency} accounts of {r.merchant_id} are off by {r.difference}.", r)
         for r in rows(_TRIAL_FAULTS)
+    ]
+    faults += [
+        _fault("held", f"Account {r.account_id} holds {r.held}; its pending orders hold {r.of_orders}.", r)
+        for r in rows(_HELD_FAULTS)
     ]
     if is_full:
         faults += [

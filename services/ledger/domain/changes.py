@@ -68,8 +68,8 @@ def check_change(raw: Any, *, is_admin: bool) -> Change:
         or (channel is not None and not _is_word(channel))
     ):
         raise _malformed(raw)
-    note = _text(raw, "note")
-    reason = _text(raw, "reason")
+    note = text_of(raw, "note")
+    reason = text_of(raw, "reason")
     balance_type = BALANCE_TYPES.get(code)
     if balance_type is None:
         raise UnknownBalanceType.of_field("type", f"There is no balance type {code}.")
@@ -106,7 +106,8 @@ def _is_word(value: Any) -> bool:
     return type(value) is str and _WORD.fullmatch(value) is not None
 
 
-def _text(raw: Mapping[str, Any], field: str) -> str | None:
+def text_of(raw: Mapping[str, Any], field: str) -> str | None:
+    """Return a field's text, None where it is missing or empty. Raises: InvalidRequest."""
     text = raw.get(field)
     if text is None or text == "":
         return None

@@ -20,6 +20,7 @@ from services.ledger.posting import Outcome, Posting, post
 from shared.contracts.users import MerchantNotFound
 from shared.database import asks_to_retry
 from shared.errors import ServiceError
+from shared.kernel_tables import merchant_copies
 from shared.passport import Passport
 from shared.rpc.wire import Answer, Call
 from tests.conftest import AURORA, BOREALIS, person
@@ -92,6 +93,7 @@ class Books:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self.wakes = 0
+        self.asked = 0
 
     def run(self, work: Callable[[Session], Any]) -> Any:
         """Do work in a transaction, again where the database asks for that."""
@@ -112,6 +114,7 @@ class Books:
 
     def ensure_merchants(self, merchant_ids: Iterable[str]) -> None:
         """Know two merchants."""
+        self.asked += 1
         if not set(merchant_ids) <= {AURORA, BOREALIS}:
             raise MerchantNotFound
 
@@ -153,5 +156,11 @@ def own_engine(server_url: str) -> Iterator[sa.Engine]:
 
 @pytest.fixture
 def books(own_engine: sa.Engine) -> Books:
-    """A process's view of a ledger that only this test has."""
+    """A process's view of a ledger that only this test has, and that has heard of two merchants."""
+    rows = [
+        {"merchant_id": merchant_id, "code": merchant_id, "name": merchant_id, "status": "active", "version": 1}
+        for merchant_id in (AURORA, BOREALIS)
+    ]
+    with own_engine.begin() as connection:
+        connection.execute(sa.insert(merchant_copies), rows)
     return Books(own_engine)

@@ -128,6 +128,14 @@ def test_invalid_batch_may_come_again_under_its_key(books: Books, alice: Passpor
     assert post_batch(books, alice, [raw_change()], is_atomic=True, key="k")["posted"] == 1
 
 
+def test_many_merchants_that_do_not_exist_are_not_all_asked_for(books: Books, alice: Passport) -> None:
+    changes = [raw_change(merchant_id=f"mer_{n}") for n in range(500)] + [raw_change()]
+    view = post_batch(books, alice, changes, is_atomic=False)
+    assert (view["posted"], view["refused"]) == (1, 500)
+    assert {item["error"]["code"] for item in view["items"] if "error" in item} == {"merchant_not_found"}
+    assert books.asked < 30
+
+
 def test_batch_waits_for_its_turn_as_long_as_its_caller(books: Books, alice: Passport) -> None:
     slots = Semaphore(0)
 
