@@ -70,10 +70,10 @@ class Containers:
                 self.home.first_sign_in, json.dumps({**first, "url": gateway_url(self.home)}, indent=1) + "\n"
             )
 
-    def down(self, progress: Progress) -> None:
-        """Stop and remove the containers. The volumes, which hold the data, stay."""
+    def down(self, progress: Progress, *, with_data: bool = False) -> None:
+        """Stop and remove the containers. The volumes, which hold the data, stay unless told otherwise."""
         with progress.step("Stop containers"):
-            self._compose("down")
+            self._compose("down", *(["--volumes"] if with_data else []))
 
     def hand_over(self, arguments: Sequence[str]) -> int:
         """Do a command of `countinghouse` in containers. Returns: its code."""
@@ -120,7 +120,8 @@ class Containers:
     def _project(self) -> str:
         return f"countinghouse-{self.home.marker[:8]}"
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which `docker compose` means this home."""
         return {
             **os.environ,
             "COMPOSE_PROJECT_NAME": self._project,
@@ -131,11 +132,11 @@ class Containers:
 
     def _compose(self, *arguments: str) -> str:
         done = subprocess.run(
-            ["docker", "compose", *arguments], cwd=ROOT, env=self._environment(), capture_output=True, text=True
+            ["docker", "compose", *arguments], cwd=ROOT, env=self.environment(), capture_output=True, text=True
         )
         if done.returncode != 0:
             raise OperationFailed(f"docker compose {' '.join(arguments)} failed:\n{done.stderr}")
         return done.stdout
 
     def _follow(self, *arguments: str) -> int:
-        return subprocess.run(["docker", "compose", *arguments], cwd=ROOT, env=self._environment()).returncode
+        return subprocess.run(["docker", "compose", *arguments], cwd=ROOT, env=self.environment()).returncode
