@@ -1,7 +1,8 @@
-"""The ledger owns accounts, entries and the sums of them; every change of a balance is an entry.
+"""The ledger owns accounts, entries, the sums of them, and orders; every change of a balance is an entry.
 
 RPC: post_balance_change, post_balance_changes, list_balance_types, list_balance_logs, summarize_balance_logs,
-list_accounts, list_user_accounts, read_trial_balance, verify_ledger. Calls: users.get_merchant.
-Emits: BalancesChanged, LargeChangeDetected, LedgerVerified.
+list_accounts, list_user_accounts, read_trial_balance, verify_ledger, create_order, settle_order, fail_order,
+refund_order, get_order, list_orders. Calls: users.get_merchant.
+Emits: BalancesChanged, LargeChangeDetected, LedgerVerified, OrderCreated, OrderSettled, OrderFailed, OrderRefunded.
 Hears: settings.ParameterChanged, users.MerchantCreated, users.MerchantUpdated.
 """

@@ -212,9 +212,7 @@ def _lock(session: Session, passport: Passport, order_no: str) -> Any:
 
 
 def _update(session: Session, order: Any, **values: Any) -> Any:
-    return session.execute(
-        sa.update(orders).where(orders.c.id == order.id).values(values).returning(orders)
-    ).one()
+    return session.execute(sa.update(orders).where(orders.c.id == order.id).values(values).returning(orders)).one()
 
 
 def _refuse_taken(session: Session, order_no: str | None) -> None:

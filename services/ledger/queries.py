@@ -55,11 +55,11 @@ def list_balance_logs(
     session: Session, passport: Passport, wanted: LogFilter, *, limit: int, cursor: str | None
 ) -> EntryPage:
     """Return one page of entries, newest first. Raises: InvalidCursor."""
-    _plan_for_these_values(session)
+    plan_for_these_values(session)
     query = sa.select(entries, _AT_MICROSECONDS).where(*_entry_conditions(session, passport, wanted))
     if cursor:
-        at, account_id, version = _position(cursor, length=3)
-        place = (_instant(at), account_id, version)
+        at, account_id, version = position(cursor, length=3)
+        place = (instant(at), account_id, version)
         query = query.where(sa.tuple_(entries.c.created_at, entries.c.account_id, entries.c.version) < place)
     rows = session.execute(query.order_by(*_NEWEST_FIRST).limit(limit + 1)).all()
     shown = rows[:limit]
@@ -73,14 +73,16 @@ def _place(row: Any) -> list[int]:
     return [row.at_microseconds, row.account_id, row.version]
 
 
-def _position(cursor: str, *, length: int) -> list[int]:
-    position = decode_cursor(cursor, length=length)
-    if any(type(value) is not int or not 0 <= value < 2**63 for value in position):
+def position(cursor: str, *, length: int) -> list[int]:
+    """Return the numbers that a cursor holds. Raises: InvalidCursor."""
+    numbers = decode_cursor(cursor, length=length)
+    if any(type(value) is not int or not 0 <= value < 2**63 for value in numbers):
         raise InvalidCursor.of_field("cursor", InvalidCursor.title)
-    return position
+    return numbers
 
 
-def _instant(at_microseconds: int) -> datetime:
+def instant(at_microseconds: int) -> datetime:
+    """Return the time that a cursor means. Raises: InvalidCursor."""
     try:
         seconds, rest = divmod(at_microseconds, 1_000_000)
         return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
@@ -88,12 +90,13 @@ def _instant(at_microseconds: int) -> datetime:
         raise InvalidCursor.of_field("cursor", InvalidCursor.title) from None
 
 
-def _plan_for_these_values(session: Session) -> None:
+def plan_for_these_values(session: Session) -> None:
+    """Have this transaction's statements planned for the values that they get."""
     # A plan for any values would read a day's rows for a rare type as for a common one.
     session.execute(sa.text("set local plan_cache_mode = force_custom_plan"))
 
 
-def _in_scope(passport: Passport, column: sa.ColumnElement[str], merchant_id: str | None = None) -> _Conditions:
+def in_scope(passport: Passport, column: sa.ColumnElement[str], merchant_id: str | None = None) -> _Conditions:
     """Return the conditions that leave the merchant that is asked for, of those that the caller sees."""
     conditions: _Conditions = []
     merchants = passport.merchant_filter()
@@ -107,7 +110,7 @@ def _in_scope(passport: Passport, column: sa.ColumnElement[str], merchant_id: st
 def _entry_conditions(session: Session, passport: Passport, wanted: LogFilter) -> _Conditions:
     c = entries.c
     conditions = [c.created_at >= wanted.start, c.created_at < wanted.end]
-    conditions += _in_scope(passport, c.merchant_id, wanted.merchant_id)
+    conditions += in_scope(passport, c.merchant_id, wanted.merchant_id)
     if wanted.user_id is not None:
         # By number, as the index has them: a user's text in every entry's index costs a batch a tenth of its time.
         conditions.append(c.account_id.in_(_account_ids(session, passport, wanted)))
@@ -126,7 +129,7 @@ def _entry_conditions(session: Session, passport: Passport, wanted: LogFilter) -
 
 def _account_ids(session: Session, passport: Passport, wanted: LogFilter) -> list[int]:
     conditions = [accounts.c.holder_id == wanted.user_id, accounts.c.holder_type == "user"]
-    conditions += _in_scope(passport, accounts.c.merchant_id, wanted.merchant_id)
+    conditions += in_scope(passport, accounts.c.merchant_id, wanted.merchant_id)
     return list(session.scalars(sa.select(accounts.c.id).where(*conditions)))
 
 
@@ -157,7 +160,7 @@ def summarize_balance_logs(session: Session, passport: Passport, wanted: LogFilt
 
     Whole hours come from the hourly totals where the filter allows it, in the same statement as the rest.
     """
-    _plan_for_these_values(session)
+    plan_for_these_values(session)
     hours = whole_hours(wanted.start, wanted.end) if wanted.is_rolled_up else None
     parts = [_summed_entries(_entry_conditions(session, passport, wanted), hours)]
     if hours is not None:
@@ -190,7 +193,7 @@ def _summed_hours(
     passport: Passport, wanted: LogFilter, hours: tuple[datetime, datetime], table: sa.Table
 ) -> sa.Select[Any]:
     c = table.c
-    conditions = [c.hour >= hours[0], c.hour < hours[1], *_in_scope(passport, c.merchant_id, wanted.merchant_id)]
+    conditions = [c.hour >= hours[0], c.hour < hours[1], *in_scope(passport, c.merchant_id, wanted.merchant_id)]
     if wanted.currency is not None:
         conditions.append(c.currency == wanted.currency)
     if wanted.codes is not None:
@@ -239,8 +242,8 @@ def list_accounts(
     cursor: str | None,
 ) -> AccountPage:
     """Return one page of accounts, the last opened first. Raises: InvalidCursor."""
-    _plan_for_these_values(session)
-    conditions = _in_scope(passport, accounts.c.merchant_id, merchant_id)
+    plan_for_these_values(session)
+    conditions = in_scope(passport, accounts.c.merchant_id, merchant_id)
     if user_id is not None:
         conditions += [accounts.c.holder_id == user_id, accounts.c.holder_type == "user"]
     if holder_type is not None:
@@ -248,7 +251,7 @@ def list_accounts(
     if currency is not None:
         conditions.append(accounts.c.currency == currency)
     if cursor:
-        conditions.append(accounts.c.id < _position(cursor, length=1)[0])
+        conditions.append(accounts.c.id < position(cursor, length=1)[0])
     rows = _accounts(session, conditions, limit + 1)
     shown = rows[:limit]
     return {
@@ -260,7 +263,7 @@ def list_accounts(
 def list_user_accounts(session: Session, passport: Passport, *, user_id: str) -> list[AccountView]:
     """Return a user's accounts, one a merchant and currency. Raises: AccountNotFound."""
     holder = [accounts.c.holder_id == user_id, accounts.c.holder_type == "user"]
-    rows = _accounts(session, [*holder, *_in_scope(passport, accounts.c.merchant_id)], USER_ACCOUNTS_MAX)
+    rows = _accounts(session, [*holder, *in_scope(passport, accounts.c.merchant_id)], USER_ACCOUNTS_MAX)
     if not rows:
         raise AccountNotFound
     return [account_view(row) for row in rows]
@@ -283,7 +286,7 @@ def read_trial_balance(session: Session, passport: Passport) -> TrialBalancePage
             sa.null().cast(sa.Text).label("name"),
             sa.cast(accounts.c.balance, sa.Numeric).label("balance"),
         )
-        .where(*_in_scope(passport, accounts.c.merchant_id))
+        .where(*in_scope(passport, accounts.c.merchant_id))
         .subquery()
     )
     system = sa.union_all(
@@ -291,12 +294,12 @@ def read_trial_balance(session: Session, passport: Passport) -> TrialBalancePage
             system_account_totals.c.currency,
             system_account_totals.c.counter_account.label("name"),
             system_account_totals.c.balance,
-        ).where(*_in_scope(passport, system_account_totals.c.merchant_id)),
+        ).where(*in_scope(passport, system_account_totals.c.merchant_id)),
         sa.select(
             posting_deltas.c.currency,
             posting_deltas.c.counter_account,
             -(posting_deltas.c.increase + posting_deltas.c.decrease),
-        ).where(posting_deltas.c.counter_account.is_not(None), *_in_scope(passport, posting_deltas.c.merchant_id)),
+        ).where(posting_deltas.c.counter_account.is_not(None), *in_scope(passport, posting_deltas.c.merchant_id)),
     ).subquery()
     both = sa.union_all(
         *(

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session
 
-from services.ledger import queries, sums, usecases, verification
+from services.ledger import order_queries, orders, queries, sums, usecases, verification
 from services.ledger.domain.balance_types import BALANCE_TYPES
 from services.ledger.domain.filters import LogFilter
 from services.ledger.domain.thresholds import Threshold
@@ -20,6 +20,9 @@ from shared.contracts.ledger import (
     AccountView,
     BalanceTypeView,
     EntryPage,
+    OrderDetailView,
+    OrderPage,
+    OrderView,
     SummaryView,
     TrialBalancePage,
     VerificationView,
@@ -31,7 +34,7 @@ from shared.database import Database
 from shared.errors import PermissionDenied
 from shared.messaging import handles
 from shared.passport import Passport
-from shared.rpc.entrypoints import query, rpc
+from shared.rpc.entrypoints import command, query, rpc
 from shared.rpc.wire import Answer, current_call
 from shared.ticks import every
 
@@ -45,7 +48,7 @@ PROOF_SECONDS = 240  # R20: incremental at least each five minutes; the whole pr
 
 
 class LedgerService:
-    """Accounts, entries, and their proof."""
+    """Accounts, entries, orders, and their proof."""
 
     name = "ledger"
 
@@ -119,6 +122,55 @@ class LedgerService:
             raise PermissionDenied("The proof of the ledger is over all merchants.")
         view: VerificationView = self.database.run(lambda session: verification.verify_ledger(session, mode=mode))
         return view
+
+    @command("orders:operate")
+    def create_order(self, session: Session, passport: Passport, **order: Any) -> OrderView:
+        return orders.create_order(session, passport, **order)
+
+    @command("orders:operate")
+    def settle_order(
+        self, session: Session, passport: Passport, *, order_no: str, upstream_ref: str | None = None
+    ) -> OrderView:
+        return orders.settle_order(
+            session, passport, order_no=order_no, upstream_ref=upstream_ref, threshold=self._threshold()
+        )
+
+    @command("orders:operate")
+    def fail_order(
+        self, session: Session, passport: Passport, *, order_no: str, reason: str | None = None
+    ) -> OrderView:
+        return orders.fail_order(session, passport, order_no=order_no, reason=reason)
+
+    @command("orders:operate")
+    def refund_order(
+        self, session: Session, passport: Passport, *, order_no: str, reason: str, amount: str | None = None
+    ) -> OrderView:
+        return orders.refund_order(
+            session, passport, order_no=order_no, reason=reason, amount=amount, threshold=self._threshold()
+        )
+
+    @query("orders:read")
+    def get_order(self, session: Session, passport: Passport, *, order_no: str) -> OrderDetailView:
+        return order_queries.get_order(session, passport, order_no=order_no)
+
+    @query("orders:read")
+    def list_orders(
+        self,
+        session: Session,
+        passport: Passport,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        kind: str | None = None,
+        status: str | None = None,
+        channel: str | None = None,
+        from_time: str | None = None,
+        **filters: Any,
+    ) -> OrderPage:
+        wanted = self._log_filter(from_time=from_time or usecases.FIRST_TIME, **filters)
+        return order_queries.list_orders(
+            session, passport, wanted, kind=kind, status=status, channel=channel, limit=limit, cursor=cursor
+        )
 
     @handles(ParameterChanged)
     def on_parameter_changed(self, session: Session, envelope: Any, event: ParameterChanged) -> None:

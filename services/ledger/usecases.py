@@ -228,7 +228,8 @@ def log_filter(
     return check_filter(start=start, end=end, types=types, groups=groups, **further)
 
 
-_FIRST, _LAST = datetime.fromisoformat("2000-01-01T00:00:00Z"), datetime.fromisoformat("2100-01-01T00:00:00Z")
+FIRST_TIME: Final = "2000-01-01T00:00:00Z"
+_FIRST, _LAST = datetime.fromisoformat(FIRST_TIME), datetime.fromisoformat("2100-01-01T00:00:00Z")
 
 
 def _range(

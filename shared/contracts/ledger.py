@@ -6,7 +6,7 @@ Amounts are decimal strings with the currency beside them; a holder is a user, a
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, NotRequired, TypedDict
 
-from shared.errors import Conflict, InvalidRequest, PayloadTooLarge, Unavailable
+from shared.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge, Unavailable
 from shared.events import Event
 
 BATCH_CHANGES_MAX: Final = 10_000
@@ -165,6 +165,54 @@ class TrialBalancePage(TypedDict):
     items: list[TrialBalanceView]
 
 
+class OrderView(TypedDict):
+    """An order. `amount` is positive whichever way the money goes; `refunded` is what of it was given back."""
+
+    order_no: str
+    merchant_id: str
+    user_id: str | None
+    kind: str
+    amount: str
+    currency: str
+    channel: str | None
+    status: str
+    upstream_ref: str | None
+    fee: str
+    refunded: str
+    created_at: str
+    settled_at: str | None
+
+
+class OrderActView(TypedDict):
+    """One thing that was done to an order: what, by whom, when and why."""
+
+    act: str
+    status_before: str | None
+    status_after: str
+    amount: str | None
+    upstream_ref: str | None
+    reason: str | None
+    actor_id: str
+    actor_name: str
+    actor_type: str
+    request_id: str
+    time: str
+
+
+class OrderDetailView(OrderView):
+    """An order with its rows of the balance log (the newest two hundred) and its history, each newest first."""
+
+    entries: list[EntryView]
+    history: list[OrderActView]
+
+
+class OrderPage(TypedDict):
+    """One page of orders, newest first."""
+
+    items: list[OrderView]
+    next_cursor: str | None
+
+
 class LedgerFault(TypedDict):
     """Something that a proof of the ledger found. `entry_id` names the row where it shows, if one does."""
 
@@ -217,6 +265,38 @@ class BalanceTooLarge(Conflict):
 
 class LedgerBusy(Unavailable):
     """The ledger is posting as many batches as it can; nothing of this one was posted."""
+
+
+class OrderNotFound(NotFound):
+    """There is no order with this number that you may see."""
+
+
+class OrderNumberTaken(Conflict):
+    """This order number cannot be used: choose another, or leave it out and one is made."""
+
+
+class OrderNotPending(Conflict):
+    """This order is not pending any more."""
+
+
+class OrderNotSettled(Conflict):
+    """Only what was paid is refunded, and this order is not settled."""
+
+
+class OrderSettledOtherwise(Conflict):
+    """This order is settled with another reference of the payment platform."""
+
+
+class OrderNotRefundable(Conflict):
+    """Orders of this kind have no refund: what a platform paid in or out goes back by an order of its own."""
+
+
+class RefundTooLarge(Conflict):
+    """All refunds of an order together are never more than was paid."""
+
+
+class RefundedThroughOrder(Conflict):
+    """This number is that of an order, which is refunded by its own act, so that the refunds are counted."""
 
 
 class TooManyChanges(PayloadTooLarge):
@@ -283,3 +363,91 @@ class LedgerVerified(Event):
     def resource_id(self) -> str:
         """Return how it was proved."""
         return self.mode
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderCreated(Event):
+    """An order was made, and holds its money if it is a purchase, a renewal or a withdrawal."""
+
+    service: ClassVar[str] = "ledger"
+    resource_type: ClassVar[str] = "order"
+
+    order_no: str
+    merchant_id: str
+    user_id: str | None
+    kind: str
+    amount: str
+    currency: str
+    channel: str | None
+
+    def resource_id(self) -> str:
+        """Return the order's number."""
+        return self.order_no
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderSettled(Event):
+    """An order was settled: its money has moved."""
+
+    service: ClassVar[str] = "ledger"
+    resource_type: ClassVar[str] = "order"
+
+    order_no: str
+    merchant_id: str
+    user_id: str | None
+    kind: str
+    amount: str
+    fee: str
+    currency: str
+    channel: str | None
+    upstream_ref: str | None
+    changes: dict[str, dict[str, str | None]]
+
+    def resource_id(self) -> str:
+        """Return the order's number."""
+        return self.order_no
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderFailed(Event):
+    """An order failed: no money moved, and what it held is free."""
+
+    service: ClassVar[str] = "ledger"
+    resource_type: ClassVar[str] = "order"
+
+    order_no: str
+    merchant_id: str
+    user_id: str | None
+    kind: str
+    amount: str
+    currency: str
+    channel: str | None
+    reason: str | None
+    changes: dict[str, dict[str, str | None]]
+
+    def resource_id(self) -> str:
+        """Return the order's number."""
+        return self.order_no
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderRefunded(Event):
+    """An amount of an order was given back; `refunded` is all that was until now."""
+
+    service: ClassVar[str] = "ledger"
+    resource_type: ClassVar[str] = "order"
+
+    order_no: str
+    merchant_id: str
+    user_id: str | None
+    kind: str
+    amount: str
+    refunded: str
+    currency: str
+    channel: str | None
+    reason: str
+    changes: dict[str, dict[str, str | None]]
+
+    def resource_id(self) -> str:
+        """Return the order's number."""
+        return self.order_no

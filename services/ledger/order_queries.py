@@ -1,0 +1,90 @@
+"""Reads of orders. Each is cut to the caller's merchants here, in SQL."""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.ledger import queries
+from services.ledger.domain.entries import view_of
+from services.ledger.domain.filters import LogFilter
+from services.ledger.models import entries, microseconds, order_act_view, order_history, order_view, orders
+from shared.contracts.ledger import EntryView, OrderActView, OrderDetailView, OrderNotFound, OrderPage
+from shared.paging import encode_cursor
+from shared.passport import Passport
+
+DETAIL_ROWS_MAX: Final = 200
+_AT_MICROSECONDS = microseconds(orders.c.created_at).label("at_microseconds")
+
+
+def list_orders(
+    session: Session,
+    passport: Passport,
+    wanted: LogFilter,
+    *,
+    kind: str | None,
+    status: str | None,
+    channel: str | None,
+    limit: int,
+    cursor: str | None,
+) -> OrderPage:
+    """Return one page of orders, newest first. Raises: InvalidCursor."""
+    queries.plan_for_these_values(session)
+    c = orders.c
+    conditions = [c.created_at >= wanted.start, c.created_at < wanted.end]
+    conditions += queries.in_scope(passport, c.merchant_id, wanted.merchant_id)
+    if wanted.user_id is not None:
+        conditions += [c.holder_id == wanted.user_id, c.holder_type == "user"]
+    named = {c.kind: kind, c.status: status, c.channel: channel, c.currency: wanted.currency}
+    conditions += [column == value for column, value in named.items() if value is not None]
+    conditions += _amount_conditions(wanted)
+    if cursor:
+        at, order_id = queries.position(cursor, length=2)
+        conditions.append(sa.tuple_(c.created_at, c.id) < (queries.instant(at), order_id))
+    query = sa.select(orders, _AT_MICROSECONDS).where(*conditions)
+    rows = session.execute(query.order_by(c.created_at.desc(), c.id.desc()).limit(limit + 1)).all()
+    shown = rows[:limit]
+    return {
+        "items": [order_view(row) for row in shown],
+        "next_cursor": encode_cursor([shown[-1].at_microseconds, shown[-1].id]) if len(rows) > limit else None,
+    }
+
+
+def _amount_conditions(wanted: LogFilter) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions on amounts: each order's own currency says how many minor units an amount is."""
+    scale = sa.func.power(sa.cast(10, sa.Numeric), orders.c.fraction_digits)
+    conditions: list[sa.ColumnElement[bool]] = []
+    if wanted.min_amount is not None:
+        conditions.append(orders.c.amount >= sa.literal(wanted.min_amount, sa.Numeric) * scale)
+    if wanted.max_amount is not None:
+        conditions.append(orders.c.amount <= sa.literal(wanted.max_amount, sa.Numeric) * scale)
+    return conditions
+
+
+def get_order(session: Session, passport: Passport, *, order_no: str) -> OrderDetailView:
+    """Return an order with its rows of the balance log and its history. Raises: OrderNotFound."""
+    conditions = [orders.c.order_no == order_no, *queries.in_scope(passport, orders.c.merchant_id)]
+    order = session.execute(sa.select(orders).where(*conditions)).first()
+    if order is None:
+        raise OrderNotFound
+    return {**order_view(order), "entries": _entries(session, order), "history": _history(session, order)}
+
+
+def _entries(session: Session, order: Any) -> list[EntryView]:
+    query = (
+        sa.select(entries, microseconds(entries.c.created_at).label("at_microseconds"))
+        .where(entries.c.order_no == order.order_no, entries.c.merchant_id == order.merchant_id)
+        .order_by(entries.c.created_at.desc(), entries.c.account_id.desc(), entries.c.version.desc())
+        .limit(DETAIL_ROWS_MAX)
+    )
+    return [view_of(row) for row in session.execute(query)]
+
+
+def _history(session: Session, order: Any) -> list[OrderActView]:
+    query = (
+        sa.select(order_history)
+        .where(order_history.c.order_id == order.id)
+        .order_by(order_history.c.id.desc())
+        .limit(DETAIL_ROWS_MAX)
+    )
+    return [order_act_view(row, order.currency) for row in session.execute(query)]
