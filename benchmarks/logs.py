@@ -48,13 +48,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the log that is searched")
     parser.add_argument("--events", type=int, default=30_000, help="that go over the bus as fast as they can")
-    parser.add_argument("--search-only", action="store_true", help="leave the ingestion out")
+    parser.add_argument("--only", choices=("ingestion", "search"), help="leave the other half out")
     parser.add_argument("--seconds", type=int, default=15, help="of a steady thousand events a second")
     options = parser.parse_args()
-    with contextlib.ExitStack() as stack:
-        is_met = options.search_only or _print_ingestion(stack, options.events, options.seconds)
-    with database() as url:
-        is_met = print_searches(url, options.rows) and is_met
+    is_met = True
+    if options.only != "search":
+        with contextlib.ExitStack() as stack:
+            is_met = _print_ingestion(stack, options.events, options.seconds)
+    if options.only != "ingestion":
+        with database() as url:
+            is_met = print_searches(url, options.rows) and is_met
     return 0 if is_met else 1
 
 

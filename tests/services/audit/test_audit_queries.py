@@ -87,7 +87,7 @@ def test_row_is_shown_whole(log: Session, alice: Passport) -> None:
 ENTRY_1 = "Purchase of user u1: -12.50 CNY, balance 100.00"
 ENTRY_2 = "Purchase of user u2: -12.50 CNY, balance 100.00"
 CHANGE = "Card frozen: ••1111 (status)"
-DENIED = "GET /api/v1/cards/card_1 → 403"
+DENIED = "GET /api/v1/cards/{card_id} → 403"
 
 
 @pytest.mark.parametrize(

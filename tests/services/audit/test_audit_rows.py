@@ -56,7 +56,7 @@ def test_call_of_the_api_tells_status_duration_and_outcome(status: int, outcome:
     (row,) = contents_of(api_call(status))
     assert (row["log_type"], row["status"], row["outcome"]) == ("api_call", status, outcome)
     assert row["duration_ms"] == 13
-    assert row["message"] == f"GET /api/v1/cards/card_1 → {status}"
+    assert row["message"] == f"GET /api/v1/cards/{{card_id}} → {status}"
 
 
 def test_call_without_a_status_counts_as_failed() -> None:
