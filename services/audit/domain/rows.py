@@ -6,6 +6,7 @@ holds is cut.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, TypedDict
 
 from shared.contracts.audit import LogType, Outcome
@@ -25,6 +26,7 @@ DETAIL_ITEMS_MAX = 1_000  # of each list inside changes and details
 _NAMES: Final = ("number_masked", "username", "code", "name", "key", "title", "task", "order_no")
 _REFUSED_ENTRY: Final = frozenset({"SignInFailed", "RefreshTokenReused"})
 _FREE_TEXTS: Final = frozenset({"note", "message", "detail", "error", "traceback", "title", "description"})
+_masked: Final = lru_cache(maxsize=4096)(mask_text)  # user agents and reasons come again and again
 _SAID_ELSEWHERE: Final = frozenset({"changes", "reason", "merchant_id"})
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
@@ -209,7 +211,7 @@ def instant_of(envelope: Mapping[str, Any]) -> str:
 def _typed(value: Any, length_max: int = MESSAGE_LENGTH_MAX) -> str | None:
     """Return a text that somebody outside has written, with what looks like a secret masked."""
     text = _text(value, length_max)
-    return text and mask_text(text)
+    return text and _masked(text)
 
 
 def _cut(text: str) -> str:
@@ -245,7 +247,7 @@ def stored(value: Any, *, is_free_text: bool = False) -> Any:
     match value:
         case str():
             text = _text(value, DETAIL_LENGTH_MAX) or ""
-            return mask_text(text) if is_free_text else text
+            return _masked(text) if is_free_text else text
         case None | bool():
             return value
         case int():
