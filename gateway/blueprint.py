@@ -69,7 +69,9 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         self, schema: type[MarshmallowSchema] | MarshmallowSchema, *, location: str = "json", **kwargs: Any
     ) -> Callable[[View], View]:
         """Read the body, or with `location="query"` the query, by a schema; the view gets it as its first argument."""
-        read = super().arguments(schema, location=location, **kwargs)
+        # An instance: of a class, webargs would make one for each request, and copy every field.
+        once = schema() if isinstance(schema, type) else schema
+        read = super().arguments(once, location=location, **kwargs)
 
         def decorator(view: View) -> View:
             decorated: View = read(view)
