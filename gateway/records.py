@@ -120,7 +120,10 @@ def install(app: Flask, recorder: Recorder) -> None:
 def _call_facts(status: int) -> tuple[Envelope, dict[str, Any], float]:
     current = context()
     route = str(request.url_rule).replace("<", "{").replace(">", "}") if request.url_rule else ""
-    merchant_id = current.merchant_id or request.args.get("merchant_id", "")[:64] or None
+    passport = current.passport
+    claimed = current.merchant_id or request.args.get("merchant_id", "")[:64]
+    # A row of a merchant is shown to whoever sees that merchant: nobody writes into the log of one they do not see.
+    merchant_id = claimed if claimed and passport.sees(claimed) else None
     facts = {
         "method": request.method,
         "route": route,
@@ -131,7 +134,6 @@ def _call_facts(status: int) -> tuple[Envelope, dict[str, Any], float]:
         "merchant_id": merchant_id,
     }
     name, value = next(iter((request.view_args or {}).items()), ("", ""))
-    passport = current.passport
     envelope: Envelope = {
         "event_id": "",
         "event": "",

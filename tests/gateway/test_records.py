@@ -48,6 +48,18 @@ def test_merchant_is_told(gateway: Gateway, services: FakeServices, records: Rec
     assert records()[0]["merchant_id"] == "mer_aurora"
 
 
+def test_merchant_whom_the_caller_does_not_see_gets_no_row_in_its_log(
+    gateway: Gateway, services: FakeServices, records: Records
+) -> None:
+    services.answer("cards", "list_lamps", {"items": [], "next_cursor": None})
+    services.answer("cards", "create_lamp", errors.NotFound())
+    body = {"name": "a", "amount": "1", "currency": "CNY", "merchant_id": "mer_aurora"}
+    gateway.charlie.post("/api/v1/lamps", json=body, headers={"Idempotency-Key": "k"})
+    gateway.charlie.get("/api/v1/lamps?merchant_id=mer_aurora")
+    gateway.nobody.get("/api/v1/lamps?merchant_id=mer_aurora")
+    assert [record["merchant_id"] for record in records()] == [None, None, None]
+
+
 @pytest.mark.parametrize(
     ("error", "outcome", "events"),
     [
