@@ -65,6 +65,13 @@ def create_databases(home: Home, admin_url: str, databases: Iterable[ServiceData
     return made
 
 
+def close_to_everybody(admin_url: str) -> None:
+    """Let nobody but administrators connect to the databases that a fresh cluster brings."""
+    with psycopg.connect(admin_url, autocommit=True, connect_timeout=10) as connection:
+        for name in ("postgres", "template1"):
+            connection.execute(sql.SQL("revoke all on database {} from public").format(sql.Identifier(name)))
+
+
 def _create_role(connection: psycopg.Connection, role: str, password: str) -> None:
     # The server is given the password's SCRAM verifier, so that the password itself never stands in its log.
     verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()

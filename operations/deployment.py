@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from operations import migrate, topology
-from operations.databases import create_databases, service_databases
+from operations.databases import close_to_everybody, create_databases, service_databases
 from operations.errors import OperationFailed
 from operations.home import Home, write_private
 from operations.processes import Process, environment, gateway_url
@@ -25,6 +25,8 @@ def prepare_databases(home: Home, servers: Servers, progress: Progress) -> None:
     databases = service_databases(home, servers.database_url)
     with progress.step("Databases and roles") as step:
         made = create_databases(home, servers.database_url, databases)
+        if servers.postgres and made:
+            close_to_everybody(servers.database_url)
         step.outcome = f"{made} made" if made else "there"
     with progress.step("Migrations") as step:
         done: dict[str, str] = {} if made else home.stamps.get("migrations", {})

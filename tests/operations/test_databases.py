@@ -46,6 +46,14 @@ def test_service_cannot_connect_to_the_database_of_another(databases):
         psycopg.connect(foreign)
 
 
+@pytest.mark.parametrize("name", ["postgres", "template1"])
+def test_service_cannot_connect_to_the_databases_of_the_cluster(servers, databases, name):
+    subject.close_to_everybody(servers.servers.database_url)
+
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(databases["ledger"].app_url.rpartition("/")[0] + f"/{name}")
+
+
 def test_password_never_stands_in_the_servers_log(servers, databases):
     log = (servers.home.logs / "postgres.log").read_text()
 
