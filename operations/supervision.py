@@ -179,9 +179,12 @@ class Supervisor:
     def signal(self, name: str, number: signal.Signals) -> int:
         """Send a signal to a program's process.
 
-        Returns: the process id it went to.
+        Returns: the process id it went to.   Raises: OperationFailed where the program has no process just now.
         """
         pid = self.states()[name].pid
+        if pid <= 0:
+            # kill(0) reaches everybody in the caller's own process group, the caller included.
+            raise OperationFailed(f"{name} has no process right now.")
         os.kill(pid, number)
         return pid
 

@@ -1,8 +1,14 @@
 """The log over the whole system: four types from real acts, what each person sees, and the chain behind them."""
 
 import secrets
+from functools import partial
 from typing import Any
 
+import psycopg
+
+from operations.calls import Caller
+from operations.databases import service_database
+from shared.contracts.audit import verify_in_calls
 from tests.e2e.conftest import Api, Platform, eventually
 
 
@@ -57,6 +63,48 @@ def test_chain_of_all_that_happened_holds(platform: Platform) -> None:
     assert report["ok"], report
     assert report["checked"] > 0
     assert report["next_seq"] is None
+
+
+def test_row_that_the_database_s_owner_changed_is_named_by_the_api_and_by_the_command(platform: Platform) -> None:
+    system = platform.system
+    answer = platform.recharge(platform.merchant(), "u", "2.00")
+    (row,) = eventually(lambda: rows(platform.admin, q=answer.json()["order_no"]))
+    owner = service_database(system.home, system.servers.database_url, "audit").owner_url
+    change = "update log_rows set actor_name = %s where event_id || '-' || part = %s"
+    with psycopg.connect(owner, autocommit=True) as connection:
+        connection.execute(change, ("mallory", row["id"]))
+        try:
+            report = platform.admin.get("/logs/verify").json()
+            with Caller(system) as caller:
+                by_command = verify_in_calls(partial(caller.call, "audit", "verify_chain"))
+        finally:
+            connection.execute(change, (row["actor_name"], row["id"]))
+    for found in (report, by_command):
+        assert not found["ok"]
+        assert (found["first_broken"]["kind"], found["first_broken"]["id"]) == ("changed", row["id"])
+    assert platform.admin.get("/logs/verify").json()["ok"]
+
+
+def test_nothing_is_lost_or_written_twice_when_the_service_is_killed_in_its_work(platform: Platform) -> None:
+    merchant_id = platform.merchant()
+    orders = []
+    for number in range(60):
+        answer = platform.recharge(merchant_id, f"u{number}", "1.00")
+        assert answer.status_code == 201, answer.text
+        orders.append(answer.json()["order_no"])
+        if number % 20 == 10:
+            eventually(lambda: platform.admin.get("/logs/stats", by="hour").status_code == 200, within_seconds=60)
+            platform.system.kill("audit")
+
+    def written() -> list[str]:
+        answer = platform.admin.get("/logs", merchant_id=merchant_id, type="operation", service="ledger", limit=500)
+        if answer.status_code != 200:
+            return []
+        return [row["order_no"] for row in answer.json()["items"] if row["event"] == "BalancesChanged"]
+
+    eventually(lambda: len(written()) >= len(orders), within_seconds=60)
+    assert sorted(written()) == sorted(orders)
+    assert platform.admin.get("/logs/verify").json()["ok"]
 
 
 def test_reading_the_log_is_in_the_log(platform: Platform) -> None:
