@@ -75,7 +75,7 @@ def contents_of(envelope: Mapping[str, Any]) -> list[LogContent]:
         case _, SystemErrorOccurred.__name__:
             return [_system_error(envelope, payload)]
         case BalancesChanged.service, BalancesChanged.__name__:
-            return _balance_changes(envelope, payload)
+            return _balance_changes(envelope, payload) or _operation(envelope, payload)
         case _:
             return _operation(envelope, payload)
 
@@ -157,7 +157,10 @@ def _system_error(envelope: Mapping[str, Any], payload: Mapping[str, Any]) -> Lo
 def _balance_changes(envelope: Mapping[str, Any], payload: Mapping[str, Any]) -> list[LogContent]:
     event = _common(envelope, payload)
     rows = []
-    for part, entry in enumerate(payload.get("entries") or ()):
+    entries = payload.get("entries")
+    for part, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if not isinstance(entry, dict):
+            continue
         row = event.copy()
         row["part"] = part
         row["resource_id"] = _key(entry.get("entry_id"))
