@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import flask_smorest  # type: ignore[import-untyped]  # ships no types
@@ -110,14 +110,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         """Answer the `paging.listing` that the view returns: a page as JSON, or all rows as CSV."""
         columns = list(item().dump_fields)
         pick = answers.pick_of(item())
-        page_schema = Schema.from_dict(
-            {
-                "items": fields.List(fields.Nested(item), required=True),
-                "next_cursor": fields.Text(required=True, allow_none=True),
-            },
-            name=f"{item.__name__.removesuffix('Schema')}PageSchema",
-        )
-        document_json = super().response(200, page_schema)
+        document_json = super().response(200, _page_schema(item))
         document_csv = self.alt_response(200, schema={"type": "string"}, content_type="text/csv", success=True)
 
         def decorator(view: View) -> View:
@@ -128,6 +121,18 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
             return document_json(document_csv(answered))  # type: ignore[no-any-return]
 
         return decorator
+
+
+@cache
+def _page_schema(item: type[Schema]) -> type[MarshmallowSchema]:
+    """Return the page of an item: the same for every list of it, so that the document has one name for it."""
+    return Schema.from_dict(
+        {
+            "items": fields.List(fields.Nested(item), required=True),
+            "next_cursor": fields.Text(required=True, allow_none=True),
+        },
+        name=f"{item.__name__.removesuffix('Schema')}PageSchema",
+    )
 
 
 def _prepare_terms_doc(document: dict[str, Any], facts: dict[str, Any], *, method: str, **_: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Staff: add, change, disable, enable, reset the password."""
+"""Staff: add, change, disable, enable, reset the password, end sessions."""
 
 from typing import Any
 
@@ -6,10 +6,11 @@ from gateway import authorization
 from gateway.blueprint import Blueprint
 from gateway.paging import Listing, listing
 from gateway.rpc import call
-from gateway.schemas.base import ReasonSchema
+from gateway.schemas.base import PageQuery, ReasonSchema
 from gateway.schemas.users import (
     NewUserSchema,
     OptionalReasonSchema,
+    SessionSchema,
     UserChangesSchema,
     UserQuery,
     UserSchema,
@@ -86,3 +87,21 @@ def reset_password(body: dict[str, Any], user_id: str) -> Any:
     user = call("users", "reset_password", user_id=user_id, **body)
     authorization.ask_again()
     return user
+
+
+@blueprint.get("/users/<user_id>/sessions")
+@needs("users:admin")
+@blueprint.arguments(PageQuery, location="query")
+@blueprint.listing(SessionSchema)
+def list_user_sessions(query: dict[str, Any], user_id: str) -> Listing:
+    """List a user's sessions that can still be used, newest first."""
+    return listing("users", "list_user_sessions", user_id=user_id, **query)
+
+
+@blueprint.delete("/users/<user_id>/sessions/<session_id>")
+@needs("users:admin")
+@blueprint.response(204)
+def end_user_session(user_id: str, session_id: str) -> None:
+    """End one session of a user, with all its tokens; the user may sign in again."""
+    call("users", "end_user_session", user_id=user_id, session_id=session_id)
+    authorization.ask_again()

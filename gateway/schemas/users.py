@@ -119,6 +119,18 @@ class UserQuery(PageQuery):
     merchant_id = fields.Identifier()
 
 
+class SessionSchema(Schema):
+    """A session that can still be used. `is_current` marks the one that asks; `last_used_at` is its latest refresh."""
+
+    id = fields.Text(required=True)
+    ip = fields.Text(required=True)
+    user_agent = fields.Text(required=True)
+    created_at = fields.Timestamp(required=True)
+    last_used_at = fields.Timestamp(required=True)
+    expires_at = fields.Timestamp(required=True)
+    is_current = fields.Boolean(required=True)
+
+
 class OptionalReasonSchema(Schema):
     """Why, if there is something to say."""
 

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from services.users.domain.grants import Grant, grant_of_roles, merchant_list
-from shared.contracts.users import ApiKeyView, MerchantView, RoleView, UserView
+from shared.contracts.users import ApiKeyView, MerchantView, RoleView, SessionView, UserView
 from shared.times import rfc3339
 
 
@@ -206,6 +206,18 @@ class UserSession(Base):
     ended_at: Mapped[datetime | None]
     ended_why: Mapped[str | None]
     user: Mapped[User] = relationship(lazy="raise")
+
+    def view(self, *, last_used_at: datetime, is_current: bool) -> SessionView:
+        """Return the session as the contract shows it."""
+        return {
+            "id": self.id,
+            "ip": self.ip,
+            "user_agent": self.user_agent,
+            "created_at": rfc3339(self.created_at),
+            "last_used_at": rfc3339(last_used_at),
+            "expires_at": rfc3339(self.expires_at),
+            "is_current": is_current,
+        }
 
 
 class RefreshToken(Base):

@@ -8,7 +8,17 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.users.domain.grants import merchant_list
-from services.users.models import ApiKey, Merchant, Role, User, api_key_merchants, user_merchants, user_roles
+from services.users.models import (
+    ApiKey,
+    Merchant,
+    RefreshToken,
+    Role,
+    User,
+    UserSession,
+    api_key_merchants,
+    user_merchants,
+    user_roles,
+)
 from shared.contracts.users import (
     Introspection,
     MerchantNotFound,
@@ -16,6 +26,7 @@ from shared.contracts.users import (
     RoleNotFound,
     SessionOver,
     UserNotFound,
+    UserSessionRequired,
 )
 from shared.paging import InvalidCursor, Page, decode_cursor, encode_cursor
 from shared.passport import Passport
@@ -88,6 +99,21 @@ def get_user(session: Session, passport: Passport, *, user_id: str) -> User:
     if user is None:
         raise UserNotFound()
     return user
+
+
+def list_my_sessions(session: Session, passport: Passport, *, limit: int, cursor: str | None = None) -> Page:
+    """List the caller's own sessions. Raises: UserSessionRequired."""
+    if passport.actor_type != "user":
+        raise UserSessionRequired()
+    return _sessions_of(session, passport, passport.actor_id, limit, cursor)
+
+
+def list_user_sessions(
+    session: Session, passport: Passport, *, user_id: str, limit: int, cursor: str | None = None
+) -> Page:
+    """List the sessions of a user whom the caller sees. Raises: UserNotFound."""
+    user = get_user(session, passport, user_id=user_id)
+    return _sessions_of(session, passport, user.id, limit, cursor)
 
 
 def list_roles(session: Session, *, limit: int, cursor: str | None = None) -> Page:
@@ -231,6 +257,30 @@ def _introspection(row: Any) -> Introspection:
 
 def _contains(text: str, *columns: Any) -> sa.ColumnElement[bool]:
     return sa.or_(*(column.icontains(text, autoescape=True) for column in columns))
+
+
+def _sessions_of(session: Session, passport: Passport, user_id: str, limit: int, cursor: str | None) -> Page:
+    """Return a page of the sessions that can still be used: not ended, and with a refresh token that has not expired.
+
+    An access token ends long before the refresh token that came with it, so nothing that still opens is left out.
+    """
+    of_session = RefreshToken.session_id == UserSession.id
+    last_used_at = sa.select(sa.func.max(RefreshToken.issued_at)).where(of_session).scalar_subquery()
+    statement = sa.select(UserSession, last_used_at).where(
+        UserSession.user_id == user_id,
+        UserSession.ended_at.is_(None),
+        UserSession.expires_at > sa.func.now(),
+        sa.exists().where(of_session, RefreshToken.spent_at.is_(None), RefreshToken.expires_at > sa.func.now()),
+    )
+    if cursor:
+        statement = statement.where(UserSession.id < str(decode_cursor(cursor, length=1)[0]))
+    rows = session.execute(statement.order_by(UserSession.id.desc()).limit(limit + 1)).all()
+    return _page(
+        rows,
+        limit,
+        lambda row: row[0].view(last_used_at=row[1], is_current=row[0].id == passport.session_id),
+        lambda row: [row[0].id],
+    )
 
 
 def _page_by_id(

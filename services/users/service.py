@@ -116,6 +116,26 @@ class UsersService:
     ) -> UserWithPasswordView:
         return users.reset_password(session, passport, user_id=user_id, reason=reason)
 
+    @query(None)
+    def list_my_sessions(
+        self, session: Any, passport: Passport, *, limit: int = LIMIT_DEFAULT, cursor: str | None = None
+    ) -> Page:
+        return queries.list_my_sessions(session, passport, limit=limit, cursor=cursor)
+
+    @command(None)
+    def end_my_session(self, session: Any, passport: Passport, *, session_id: str) -> None:
+        sessions.end_my_session(session, passport, session_id=session_id)
+
+    @query("users:admin")
+    def list_user_sessions(
+        self, session: Any, passport: Passport, *, user_id: str, limit: int = LIMIT_DEFAULT, cursor: str | None = None
+    ) -> Page:
+        return queries.list_user_sessions(session, passport, user_id=user_id, limit=limit, cursor=cursor)
+
+    @command("users:admin")
+    def end_user_session(self, session: Any, passport: Passport, *, user_id: str, session_id: str) -> None:
+        users.end_user_session(session, passport, user_id=user_id, session_id=session_id)
+
     @query("users:read")
     def list_roles(
         self, session: Any, passport: Passport, *, limit: int = LIMIT_DEFAULT, cursor: str | None = None

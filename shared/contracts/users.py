@@ -141,6 +141,18 @@ class Introspection(TypedDict):
     must_change_password: NotRequired[bool]
 
 
+class SessionView(TypedDict):
+    """A session that can still be used. `last_used_at` is its sign-in or its latest refresh."""
+
+    id: str
+    ip: str
+    user_agent: str
+    created_at: str
+    last_used_at: str
+    expires_at: str
+    is_current: bool
+
+
 class SigningKeysView(TypedDict):
     """A JSON Web Key Set of public keys (RFC 7517); the first one signs."""
 
@@ -181,6 +193,10 @@ class UserSessionRequired(PermissionDenied):
 
 class GrantExceedsOwn(PermissionDenied):
     """Nobody grants, or changes in others, more than they hold themselves."""
+
+
+class SessionNotFound(NotFound):
+    """This user has no such open session."""
 
 
 class UserNotFound(NotFound):
@@ -317,7 +333,10 @@ class SignInFailed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionEnded(Event):
-    """A session ended, `why`: signed_out, password_changed, password_reset, user_disabled, refresh_token_reused."""
+    """A session ended.
+
+    why: signed_out, ended_by_administrator, password_changed, password_reset, user_disabled, refresh_token_reused.
+    """
 
     service: ClassVar[str] = "users"
     resource_type: ClassVar[str] = "session"

@@ -253,6 +253,34 @@ def test_a_program_works_with_its_key_until_it_is_revoked(platform: Platform) ->
     holds_in_time(lambda: program.get("/me").status_code == 401)
 
 
+def test_sessions_are_listed_and_ended_by_oneself_and_by_an_administrator(platform: Platform) -> None:
+    person = Person(platform).settled()
+    here, there = person.api(), person.tokens()
+    there_api = person.with_token(there["access_token"])
+    (there_id,) = (s["id"] for s in there_api.get("/me/sessions").json()["items"] if s["is_current"])
+    (here_id,) = (s["id"] for s in here.get("/me/sessions").json()["items"] if s["is_current"])
+    stranger = Person(platform).settled().api()
+
+    def end(api: Api, path: str) -> requests.Response:
+        return api.http.delete(f"{api.url}/api/v1{path}", timeout=10)
+
+    assert code_of(end(stranger, f"/me/sessions/{there_id}")) == "404 session_not_found"
+    assert code_of(end(here, f"/users/{person.id}/sessions/{there_id}")) == "403 permission_denied"
+    assert there_api.get("/me").status_code == 200
+
+    assert end(here, f"/me/sessions/{there_id}").status_code == 204
+    holds_in_time(lambda: there_api.get("/me").status_code == 401)
+    spent = platform.anonymous.post("/auth/refresh", {"refresh_token": there["refresh_token"]}, key="")
+    assert code_of(spent) == "401 invalid_refresh_token"
+
+    listed = [s["id"] for s in platform.admin.get(f"/users/{person.id}/sessions").json()["items"]]
+    assert here_id in listed
+    assert there_id not in listed
+    assert end(platform.admin, f"/users/{person.id}/sessions/{here_id}").status_code == 204
+    holds_in_time(lambda: here.get("/me").status_code == 401)
+    assert person.log_in().status_code == 200
+
+
 def test_an_answer_with_a_secret_is_not_given_twice(platform: Platform) -> None:
     key, username = secrets.token_hex(8), f"user-{secrets.token_hex(4)}"
     first = platform.admin.post("/users", {"username": username}, key=key)

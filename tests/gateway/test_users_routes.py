@@ -63,6 +63,8 @@ ROUTES: list[tuple[str, str, Any, str, Any, set[str]]] = [
     ("POST", "/users/usr_1/disable", REASON, "disable_user", USER, {"alice"}),
     ("POST", "/users/usr_1/enable", None, "enable_user", USER, {"alice"}),
     ("POST", "/users/usr_1/reset-password", None, "reset_password", USER, {"alice"}),
+    ("GET", "/users/usr_1/sessions", None, "list_user_sessions", LIST, {"alice"}),
+    ("DELETE", "/users/usr_1/sessions/ses_1", None, "end_user_session", None, {"alice"}),
     ("GET", "/roles", None, "list_roles", LIST, {"alice", "bob", "dora"}),
     ("POST", "/roles", {"name": "r", "permissions": {}}, "create_role", ROLE, {"alice"}),
     ("GET", "/roles/teller", None, "get_role", ROLE, {"alice", "bob", "dora"}),
@@ -76,6 +78,8 @@ ROUTES: list[tuple[str, str, Any, str, Any, set[str]]] = [
     ("POST", "/api-keys", {"name": "k", "roles": [], "merchants": []}, "create_api_key", KEY, {"alice"}),
     ("DELETE", "/api-keys/key_1", None, "revoke_api_key", None, {"alice"}),
     ("GET", "/me", None, "get_me", USER, {"alice", "bob", "dora"}),
+    ("GET", "/me/sessions", None, "list_my_sessions", LIST, {"alice", "bob", "dora"}),
+    ("DELETE", "/me/sessions/ses_1", None, "end_my_session", None, {"alice", "bob", "dora"}),
 ]
 
 
@@ -214,6 +218,8 @@ class TestWhatHoldsAtOnce:
             ("PATCH", "/roles/teller", {"permissions": {}}, "update_role"),
             ("DELETE", "/api-keys/key_1", None, "revoke_api_key"),
             ("POST", "/auth/logout", None, "end_session"),
+            ("DELETE", "/me/sessions/ses_9", None, "end_my_session"),
+            ("DELETE", "/users/usr_1/sessions/ses_9", None, "end_user_session"),
         ],
     )
     def test_the_next_request_of_everyone_asks_again(
@@ -248,6 +254,20 @@ class TestWhatHoldsAtOnce:
         assert gateway.bob.get("/api/v1/me").json["code"] == "password_change_required"
         services.sessions["ses_bob"]["must_change_password"] = False
         assert gateway.bob.get("/api/v1/me").status_code == 200
+
+
+def test_a_session_is_named_to_the_service_and_shown_without_more(gateway: Gateway, services: FakeServices) -> None:
+    shown = {"id": "ses_1", "ip": "203.0.113.7", "user_agent": "x", "is_current": True}
+    shown |= {"created_at": NOW, "last_used_at": NOW, "expires_at": NOW}
+    services.answer("users", "list_user_sessions", {"items": [shown | {"address": "a"}], "next_cursor": None})
+    services.answer("users", "end_user_session", None)
+
+    assert gateway.alice.get("/api/v1/users/usr_1/sessions?limit=7").json["items"] == [shown]
+    assert gateway.alice.delete("/api/v1/users/usr_1/sessions/ses_1").status_code == 204
+
+    assert services.calls_of("users", "list_user_sessions")[0].arguments["user_id"] == "usr_1"
+    assert services.calls_of("users", "list_user_sessions")[0].arguments["limit"] == 7
+    assert services.calls_of("users", "end_user_session")[0].arguments == {"user_id": "usr_1", "session_id": "ses_1"}
 
 
 def test_changing_the_password_is_open_to_who_must(gateway: Gateway, services: FakeServices) -> None:

@@ -1,4 +1,4 @@
-"""Signing in, going on with a refresh token, signing out, and changing one's own password.
+"""Signing in, going on with a refresh token, signing out, ending sessions, and changing one's own password.
 
 Three of these are not one transaction each. A refusal here must leave its mark (a counted failure, an ended session),
 and Argon2 takes its time, during which no connection or lock is held; so they take `transaction`, which gives a
@@ -36,6 +36,7 @@ from shared.contracts.users import (
     PasswordChanged,
     RefreshTokenReused,
     SessionEnded,
+    SessionNotFound,
     SessionOver,
     SignedIn,
     SignInFailed,
@@ -135,6 +136,18 @@ def end_session(session: Session, passport: Passport, *, everywhere: bool) -> No
     end_sessions(session, user, why="signed_out", only_session_id=only)
 
 
+def end_my_session(session: Session, passport: Passport, *, session_id: str) -> None:
+    """End one of the caller's own sessions, this one or another.
+
+    Raises, in order: UserSessionRequired, SessionOver, SessionNotFound.
+    Emits: SessionEnded.
+    """
+    user = session.get(User, _user_id(passport))
+    if user is None:
+        raise SessionOver()
+    end_one_session(session, user, why="signed_out", session_id=session_id)
+
+
 def change_password(transaction: Transaction, passport: Passport, *, current_password: str, new_password: str) -> None:
     """Change the caller's own password and end their other sessions.
 
@@ -172,8 +185,12 @@ def end_sessions(
     why: str,
     only_session_id: str | None = None,
     except_session_id: str | None = None,
-) -> None:
-    """End the user's open sessions: all of them, one, or all but one. Emits: SessionEnded for each."""
+) -> int:
+    """End the user's open sessions: all of them, one, or all but one.
+
+    Returns: how many ended.
+    Emits: SessionEnded for each.
+    """
     ending = sa.update(UserSession).where(UserSession.user_id == user.id, UserSession.ended_at.is_(None))
     if only_session_id is not None:
         ending = ending.where(UserSession.id == only_session_id)
@@ -185,6 +202,17 @@ def end_sessions(
         session,
         *(SessionEnded(session_id=id_, user_id=user.id, username=user.username, why=why) for id_ in sorted(ended)),
     )
+    return len(ended)
+
+
+def end_one_session(session: Session, user: User, *, why: str, session_id: str) -> None:
+    """End an open session of the user; of two who end it at once, one finds none.
+
+    Raises: SessionNotFound, also for a session of somebody else.
+    Emits: SessionEnded.
+    """
+    if not end_sessions(session, user, why=why, only_session_id=session_id):
+        raise SessionNotFound()
 
 
 def forget_old(session: Session) -> None:

@@ -1,4 +1,4 @@
-"""What is done to a user: create, update, disable, enable, reset the password."""
+"""What is done to a user: create, update, disable, enable, reset the password, end a session."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ from services.users.usecases.grants import (
     require_another_administrator,
     roles_named,
 )
-from services.users.usecases.sessions import end_sessions
+from services.users.usecases.sessions import end_one_session, end_sessions
 from shared import outbox
 from shared.contracts.users import (
     Changes,
@@ -163,6 +163,16 @@ def reset_password(
     outbox.add(session, PasswordReset(user_id=user.id, username=user.username, reason=reason))
     end_sessions(session, user, why="password_reset")
     return {**user.view(), "temporary_password": temporary_password}
+
+
+def end_user_session(session: Session, passport: Passport, *, user_id: str, session_id: str) -> None:
+    """End one session of a user, whose other sessions and password stay.
+
+    Raises, in order: UserNotFound, GrantExceedsOwn, SessionNotFound.
+    Emits: SessionEnded.   Locks: the user.
+    """
+    user = _lock_user(session, passport, user_id)
+    end_one_session(session, user, why="ended_by_administrator", session_id=session_id)
 
 
 def _lock_user(session: Session, passport: Passport, user_id: str) -> User:

@@ -16,19 +16,22 @@ from jwt.algorithms import OKPAlgorithm
 from services.users.domain.lockouts import BY_ADDRESS, BY_USERNAME, EVERY_ADDRESS
 from services.users.hashing import AT_ONCE_MAX
 from services.users.models import RefreshToken, SignInFailures, User, UserSession
-from services.users.queries import introspect_session
+from services.users.queries import introspect_session, list_my_sessions, list_user_sessions
 from services.users.tokens import SigningKeys
-from services.users.usecases import sessions
+from services.users.usecases import sessions, users
 from shared.contracts.users import (
     JWT_ALGORITHM,
     JWT_AUDIENCE,
     JWT_CLAIMS,
     JWT_ISSUER,
+    GrantExceedsOwn,
     InvalidCredentials,
     InvalidRefreshToken,
+    SessionNotFound,
     SignInBusy,
     TokenPairView,
     TooManySignIns,
+    UserNotFound,
     UserSessionRequired,
     WeakPassword,
     WrongPassword,
@@ -449,6 +452,165 @@ class TestEnd:
         passport = replace(passport_of(alice), actor_type="api_key", session_id="")
         with transaction() as session, pytest.raises(UserSessionRequired):
             sessions.end_session(session, passport, everywhere=False)
+
+
+class TestOpenSessions:
+    def passport(self, user: User, pair: TokenPairView) -> Passport:
+        return passport_of(user, session_id=claims_of(pair)["sid"])
+
+    def listed(self, transaction: Transaction, passport: Passport) -> list[str]:
+        with transaction() as session:
+            return [item["id"] for item in list_my_sessions(session, passport, limit=50)["items"]]
+
+    def test_own_sessions_are_listed_newest_first_and_nobody_elses(
+        self, alice: User, sign_in: Callable[..., TokenPairView], transaction: Transaction
+    ) -> None:
+        with transaction() as session:
+            make_user(session, "bob")
+        here, there, _bobs = sign_in(), sign_in(ip="198.51.100.4"), sign_in("bob")
+        with transaction() as session:
+            page = list_my_sessions(session, self.passport(alice, here), limit=50)
+        assert [(s["id"], s["ip"], s["is_current"]) for s in page["items"]] == [
+            (claims_of(there)["sid"], "198.51.100.4", False),
+            (claims_of(here)["sid"], "203.0.113.7", True),
+        ]
+
+    def test_pages_hold_each_session_once(
+        self, alice: User, sign_in: Callable[..., TokenPairView], transaction: Transaction
+    ) -> None:
+        pairs = [sign_in() for _ in range(3)]
+        passport, cursor, seen = self.passport(alice, pairs[0]), None, []
+        for _ in range(3):
+            with transaction() as session:
+                page = list_my_sessions(session, passport, limit=1, cursor=cursor)
+            seen += [item["id"] for item in page["items"]]
+            cursor = page["next_cursor"]
+        assert (seen, cursor) == ([claims_of(pair)["sid"] for pair in reversed(pairs)], None)
+
+    def test_refresh_is_seen_as_the_last_use(
+        self,
+        alice: User,
+        sign_in: Callable[..., TokenPairView],
+        refresh: Callable[[str], TokenPairView],
+        transaction: Transaction,
+    ) -> None:
+        pair = sign_in()
+        refresh(pair["refresh_token"])
+        with transaction() as session:
+            (item,) = list_my_sessions(session, self.passport(alice, pair), limit=50)["items"]
+        assert item["last_used_at"] > item["created_at"]
+
+    @pytest.mark.parametrize("expired", [UserSession, RefreshToken])
+    def test_session_that_can_no_longer_be_used_is_not_listed(
+        self,
+        alice: User,
+        sign_in: Callable[..., TokenPairView],
+        transaction: Transaction,
+        expired: type[UserSession] | type[RefreshToken],
+    ) -> None:
+        over, here = sign_in(), sign_in()
+        column = UserSession.id if expired is UserSession else RefreshToken.session_id
+        with transaction() as session:
+            session.execute(sa.update(expired).where(column == claims_of(over)["sid"]).values(expires_at=utc_now()))
+        assert self.listed(transaction, self.passport(alice, here)) == [claims_of(here)["sid"]]
+
+    def test_own_session_ends_alone_and_at_once(
+        self,
+        alice: User,
+        sign_in: Callable[..., TokenPairView],
+        refresh: Callable[[str], TokenPairView],
+        transaction: Transaction,
+    ) -> None:
+        here, there = sign_in(), sign_in()
+        passport, there_id = self.passport(alice, here), claims_of(there)["sid"]
+        with transaction() as session:
+            sessions.end_my_session(session, passport, session_id=there_id)
+        assert (is_active(transaction, here), is_active(transaction, there)) == (True, False)
+        assert self.listed(transaction, passport) == [claims_of(here)["sid"]]
+        with pytest.raises(InvalidRefreshToken):
+            refresh(there["refresh_token"])
+        with transaction() as session:
+            (told,) = events(session, "SessionEnded")
+            assert (told["resource_id"], told["payload"]["why"]) == (there_id, "signed_out")
+            with pytest.raises(SessionNotFound):
+                sessions.end_my_session(session, passport, session_id=there_id)
+            assert len(events(session, "SessionEnded")) == 1
+
+    def test_session_of_somebody_else_is_not_ones_own_to_end(
+        self, alice: User, sign_in: Callable[..., TokenPairView], transaction: Transaction
+    ) -> None:
+        with transaction() as session:
+            bob = make_user(session, "bob")
+        here, bobs = sign_in(), sign_in("bob")
+        with transaction() as session, pytest.raises(SessionNotFound):
+            sessions.end_my_session(session, self.passport(alice, here), session_id=claims_of(bobs)["sid"])
+        with transaction() as session, pytest.raises(SessionNotFound):
+            users.end_user_session(
+                session, self.passport(alice, here), user_id=bob.id, session_id=claims_of(here)["sid"]
+            )
+        assert is_active(transaction, bobs)
+        assert is_active(transaction, here)
+
+    def test_api_key_has_no_sessions(self, alice: User, transaction: Transaction) -> None:
+        passport = replace(passport_of(alice), actor_type="api_key", session_id="")
+        with transaction() as session, pytest.raises(UserSessionRequired):
+            list_my_sessions(session, passport, limit=50)
+        with transaction() as session, pytest.raises(UserSessionRequired):
+            sessions.end_my_session(session, passport, session_id="ses_any")
+
+    def test_administrator_lists_and_ends_a_session_of_a_user(
+        self, alice: User, sign_in: Callable[..., TokenPairView], transaction: Transaction
+    ) -> None:
+        with transaction() as session:
+            bob = make_user(session, "bob")
+        here, first, second = sign_in(), sign_in("bob"), sign_in("bob")
+        passport, first_id = self.passport(alice, here), claims_of(first)["sid"]
+        with transaction() as session:
+            users.end_user_session(session, passport, user_id=bob.id, session_id=first_id)
+            page = list_user_sessions(session, passport, user_id=bob.id, limit=50)
+            (told,) = events(session, "SessionEnded")
+        assert [(s["id"], s["is_current"]) for s in page["items"]] == [(claims_of(second)["sid"], False)]
+        assert (told["payload"]["user_id"], told["payload"]["why"]) == (bob.id, "ended_by_administrator")
+        assert (is_active(transaction, first), is_active(transaction, second)) == (False, True)
+
+    def test_sessions_of_a_stranger_or_a_stronger_user_stay(
+        self, alice: User, sign_in: Callable[..., TokenPairView], transaction: Transaction
+    ) -> None:
+        pair = sign_in()
+        ending = {"user_id": alice.id, "session_id": claims_of(pair)["sid"]}
+        weaker = replace(passport_of(alice), actor_id="usr_weaker", permissions={"users": "admin"})
+        with transaction() as session, pytest.raises(GrantExceedsOwn):
+            users.end_user_session(session, weaker, **ending)
+        elsewhere = replace(passport_of(alice), actor_id="usr_elsewhere", merchants=frozenset({"mer_other"}))
+        with transaction() as session, pytest.raises(UserNotFound):
+            users.end_user_session(session, elsewhere, **ending)
+        with transaction() as session, pytest.raises(UserNotFound):
+            list_user_sessions(session, elsewhere, user_id=alice.id, limit=50)
+        assert is_active(transaction, pair)
+
+    def test_session_ended_twice_at_once_is_told_once(
+        self, alice: User, sign_in: Callable[..., TokenPairView], transaction: Transaction
+    ) -> None:
+        here, there = sign_in(), sign_in()
+        passport, outcomes = self.passport(alice, here), []
+
+        def end() -> None:
+            try:
+                with transaction() as session:
+                    sessions.end_my_session(session, passport, session_id=claims_of(there)["sid"])
+                    time.sleep(0.1)
+                outcomes.append("ended")
+            except SessionNotFound:
+                outcomes.append("not found")
+
+        threads = [threading.Thread(target=copy_context().run, args=(end,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes) == ["ended", "not found"]
+        with transaction() as session:
+            assert len(events(session, "SessionEnded")) == 1
 
 
 class TestChangePassword:
