@@ -1,4 +1,4 @@
-"""The catalogue of permissions, read off the routes themselves."""
+"""The catalogue of permissions, read off the routes themselves, and who holds one."""
 
 from typing import Any
 
@@ -6,8 +6,10 @@ from flask import current_app
 
 from gateway.blueprint import Blueprint
 from gateway.openapi import operations_by_permission
+from gateway.paging import Listing, listing
 from gateway.schemas.system import PermissionCatalogueSchema
-from gateway.terms import signed_in
+from gateway.schemas.users import HolderQuery, HolderSchema
+from gateway.terms import needs, signed_in
 from shared.permissions import LEVELS, MODULES
 
 blueprint = Blueprint("permissions", __name__, description="What each permission opens.")
@@ -30,3 +32,12 @@ def list_permissions() -> dict[str, Any]:
             for module in MODULES
         ]
     }
+
+
+@blueprint.get("/permissions/holders")
+@needs("users:read")
+@blueprint.arguments(HolderQuery, location="query")
+@blueprint.listing(HolderSchema)
+def list_permission_holders(query: dict[str, Any]) -> Listing:
+    """List the active users and API keys that hold a permission; users come first."""
+    return listing("users", "list_permission_holders", **query)

@@ -8,6 +8,7 @@ from gateway.paging import Listing, listing
 from gateway.rpc import call
 from gateway.schemas.base import PageQuery, ReasonSchema
 from gateway.schemas.users import (
+    AccessSchema,
     NewUserSchema,
     OptionalReasonSchema,
     SessionSchema,
@@ -87,6 +88,14 @@ def reset_password(body: dict[str, Any], user_id: str) -> Any:
     user = call("users", "reset_password", user_id=user_id, **body)
     authorization.ask_again()
     return user
+
+
+@blueprint.get("/users/<user_id>/access")
+@needs("users:read")
+@blueprint.response(200, AccessSchema)
+def get_user_access(user_id: str) -> Any:
+    """Show what a user can see and do, and which roles give it."""
+    return call("users", "get_user_access", user_id=user_id)
 
 
 @blueprint.get("/users/<user_id>/sessions")

@@ -131,6 +131,24 @@ class SessionSchema(Schema):
     is_current = fields.Boolean(required=True)
 
 
+class HolderQuery(PageQuery):
+    """Who can do what: a permission such as `cards:operate`, and for which merchant."""
+
+    permission = fields.Text(required=True, length_min=1, length_max=60)
+    merchant_id = fields.Identifier()
+
+
+class HolderSchema(Schema):
+    """A user or an API key that holds a permission: at which level, by which roles, for which merchants."""
+
+    id = fields.Text(required=True)
+    type = fields.Word(("user", "api_key"), required=True)
+    name = fields.Text(required=True)
+    level = fields.Word(LEVELS, required=True)
+    roles = fields.List(fields.Text(), required=True)
+    merchants = MerchantsField(required=True)
+
+
 class OptionalReasonSchema(Schema):
     """Why, if there is something to say."""
 
@@ -160,6 +178,17 @@ class RoleSchema(Schema):
     is_built_in = fields.Boolean(required=True)
     created_at = fields.Timestamp(required=True)
     updated_at = fields.Timestamp(required=True)
+
+
+class AccessSchema(Schema):
+    """What a user can see and do, and the roles that give it; a disabled user can do nothing while it lasts."""
+
+    user_id = fields.Text(required=True)
+    username = fields.Text(required=True)
+    status = fields.Word(USER_STATUSES, required=True)
+    permissions = _permissions(required=True)
+    merchants = MerchantsField(required=True)
+    roles = fields.List(fields.Nested(RoleSchema), required=True)
 
 
 class NewRoleSchema(Schema):

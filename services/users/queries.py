@@ -16,10 +16,13 @@ from services.users.models import (
     User,
     UserSession,
     api_key_merchants,
+    api_key_roles,
     user_merchants,
     user_roles,
 )
 from shared.contracts.users import (
+    AccessView,
+    HolderView,
     Introspection,
     MerchantNotFound,
     MeView,
@@ -28,9 +31,10 @@ from shared.contracts.users import (
     UserNotFound,
     UserSessionRequired,
 )
+from shared.errors import InvalidRequest
 from shared.paging import InvalidCursor, Page, decode_cursor, encode_cursor
 from shared.passport import Passport
-from shared.permissions import highest
+from shared.permissions import LEVELS, MODULES, allows, at_least, highest
 from shared.times import parse_rfc3339, rfc3339
 
 Row = TypeVar("Row")
@@ -99,6 +103,88 @@ def get_user(session: Session, passport: Passport, *, user_id: str) -> User:
     if user is None:
         raise UserNotFound()
     return user
+
+
+def get_user_access(session: Session, passport: Passport, *, user_id: str) -> AccessView:
+    """Return what a user can see and do, and which roles give it. Raises: UserNotFound."""
+    user = get_user(session, passport, user_id=user_id)
+    return {
+        "user_id": user.id,
+        "username": user.username,
+        "status": user.status,
+        "permissions": dict(user.grant().permissions),
+        "merchants": user.view()["merchants"],
+        "roles": [role.view() for role in user.roles],
+    }
+
+
+def list_permission_holders(
+    session: Session,
+    passport: Passport,
+    *,
+    permission: str,
+    merchant_id: str | None = None,
+    limit: int,
+    cursor: str | None = None,
+) -> Page:
+    """List the active users and API keys, of those that the caller sees, who hold a permission; users come first.
+
+    merchant_id: only who sees this merchant, by name or because they see all.
+    Raises: InvalidRequest for a permission that does not exist.
+    """
+    module, _, level = permission.partition(":")
+    if module not in MODULES or level not in LEVELS[1:]:
+        raise InvalidRequest.of_field("permission", "A module and a level, such as cards:operate.")
+    if merchant_id is not None and not passport.sees(merchant_id):
+        return {"items": [], "next_cursor": None}
+    opens = sa.select(Role.name).where(
+        Role.permissions[module].astext.in_(one for one in LEVELS if at_least(one, level))
+    )
+    of_users, of_keys = _users_with(opens, passport, merchant_id), _api_keys_with(opens, passport, merchant_id)
+    if cursor:
+        before = str(decode_cursor(cursor, length=1)[0])
+        of_users, of_keys = of_users.where(User.id < before), of_keys.where(ApiKey.id < before)
+    holders: list[User | ApiKey] = list(session.scalars(of_users.order_by(User.id.desc()).limit(limit + 1)))
+    if len(holders) <= limit:  # ids of users begin with usr_, those of keys with key_: all keys come after all users
+        holders += session.scalars(of_keys.order_by(ApiKey.id.desc()).limit(limit + 1 - len(holders)))
+    return _page(holders, limit, lambda one: _holder(one, permission), lambda one: [one.id])
+
+
+def _users_with(roles: sa.Select[Any], passport: Passport, merchant_id: str | None) -> sa.Select[User]:
+    statement = sa.select(User).where(
+        visible_users(passport),
+        User.status == "active",
+        sa.exists().where(user_roles.c.user_id == User.id, user_roles.c.role_name.in_(roles)),
+    )
+    if merchant_id is None:
+        return statement
+    sees_it = sa.exists().where(user_merchants.c.user_id == User.id, user_merchants.c.merchant_id == merchant_id)
+    return statement.where(sa.or_(User.sees_all_merchants, sees_it))
+
+
+def _api_keys_with(roles: sa.Select[Any], passport: Passport, merchant_id: str | None) -> sa.Select[ApiKey]:
+    of_key, merchants_of_key = api_key_roles.c.api_key_id == ApiKey.id, api_key_merchants.c.api_key_id == ApiKey.id
+    statement = sa.select(ApiKey).where(
+        visible_api_keys(passport),
+        ApiKey.revoked_at.is_(None),
+        sa.or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > sa.func.now()),
+        sa.exists().where(of_key, api_key_roles.c.role_name.in_(roles)),
+    )
+    if merchant_id is None:
+        return statement
+    sees_it = sa.exists().where(merchants_of_key, api_key_merchants.c.merchant_id == merchant_id)
+    return statement.where(sa.or_(ApiKey.sees_all_merchants, sees_it))
+
+
+def _holder(one: User | ApiKey, permission: str) -> HolderView:
+    return {
+        "id": one.id,
+        "type": "user" if isinstance(one, User) else "api_key",
+        "name": one.username if isinstance(one, User) else one.name,
+        "level": one.grant().permissions[permission.partition(":")[0]],
+        "roles": [role.name for role in one.roles if allows(role.permissions, permission)],
+        "merchants": merchant_list(sees_all=one.sees_all_merchants, merchant_ids=[m.id for m in one.merchants]),
+    }
 
 
 def list_my_sessions(session: Session, passport: Passport, *, limit: int, cursor: str | None = None) -> Page:

@@ -9,6 +9,7 @@ from services.users import queries
 from services.users.tokens import SigningKeys
 from services.users.usecases import api_keys, merchants, roles, sessions, users
 from shared.contracts.users import (
+    AccessView,
     ApiKeyWithSecretView,
     Introspection,
     MerchantView,
@@ -115,6 +116,16 @@ class UsersService:
         self, session: Any, passport: Passport, *, user_id: str, reason: str | None = None
     ) -> UserWithPasswordView:
         return users.reset_password(session, passport, user_id=user_id, reason=reason)
+
+    @query("users:read")
+    def get_user_access(self, session: Any, passport: Passport, *, user_id: str) -> AccessView:
+        return queries.get_user_access(session, passport, user_id=user_id)
+
+    @query("users:read")
+    def list_permission_holders(
+        self, session: Any, passport: Passport, *, limit: int = LIMIT_DEFAULT, cursor: str | None = None, **filters: Any
+    ) -> Page:
+        return queries.list_permission_holders(session, passport, limit=limit, cursor=cursor, **filters)
 
     @query(None)
     def list_my_sessions(

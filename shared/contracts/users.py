@@ -153,6 +153,28 @@ class SessionView(TypedDict):
     is_current: bool
 
 
+class AccessView(TypedDict):
+    """What a user can see and do: the highest level of all roles, which roles give what, for which merchants."""
+
+    user_id: str
+    username: str
+    status: str
+    permissions: dict[str, str]
+    merchants: Merchants
+    roles: list[RoleView]
+
+
+class HolderView(TypedDict):
+    """Somebody who can do something: `type` is user or api_key, `level` the one they hold, `roles` what gives it."""
+
+    id: str
+    type: str
+    name: str
+    level: str
+    roles: list[str]
+    merchants: Merchants
+
+
 class SigningKeysView(TypedDict):
     """A JSON Web Key Set of public keys (RFC 7517); the first one signs."""
 

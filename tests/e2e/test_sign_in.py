@@ -281,6 +281,25 @@ def test_sessions_are_listed_and_ended_by_oneself_and_by_an_administrator(platfo
     assert person.log_in().status_code == 200
 
 
+def test_what_somebody_can_see_and_who_can_do_something_are_told(platform: Platform) -> None:
+    merchant, other = platform.merchant(), platform.merchant()
+    person = Person(platform, roles=["operator"], merchants=[merchant])
+    access = platform.admin.get(f"/users/{person.id}/access").json()
+    assert (access["permissions"]["cards"], access["merchants"]) == ("operate", [merchant])
+    assert [r["name"] for r in access["roles"]] == ["operator"]
+
+    def holders(permission: str, merchant_id: str) -> list[str]:
+        answer = platform.admin.get("/permissions/holders", permission=permission, merchant_id=merchant_id, limit=500)
+        return [h["id"] for h in answer.json()["items"]]
+
+    assert person.id in holders("cards:operate", merchant)
+    assert person.id not in holders("cards:operate", other)
+    assert person.id not in holders("cards:admin", merchant)
+    platform.admin.post(f"/users/{person.id}/disable", {"reason": "left"})
+    assert person.id not in holders("cards:operate", merchant)
+    assert code_of(platform.admin.get("/permissions/holders", permission="cards:write")) == "422 invalid_request"
+
+
 def test_an_answer_with_a_secret_is_not_given_twice(platform: Platform) -> None:
     key, username = secrets.token_hex(8), f"user-{secrets.token_hex(4)}"
     first = platform.admin.post("/users", {"username": username}, key=key)

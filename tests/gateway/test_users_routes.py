@@ -52,6 +52,15 @@ PAIR = {
     "expires_in": 600,
     "must_change_password": False,
 }
+ACCESS = {
+    "user_id": "usr_1",
+    "username": "dora",
+    "status": "active",
+    "permissions": {"ledger": "read"},
+    "merchants": "all",
+    "roles": [ROLE],
+}
+EVERYBODY = {"alice", "bob", "dora"}
 REASON = {"reason": "because"}
 LIST = {"items": [], "next_cursor": None}
 
@@ -63,6 +72,8 @@ ROUTES: list[tuple[str, str, Any, str, Any, set[str]]] = [
     ("POST", "/users/usr_1/disable", REASON, "disable_user", USER, {"alice"}),
     ("POST", "/users/usr_1/enable", None, "enable_user", USER, {"alice"}),
     ("POST", "/users/usr_1/reset-password", None, "reset_password", USER, {"alice"}),
+    ("GET", "/users/usr_1/access", None, "get_user_access", ACCESS, {"alice", "bob", "dora"}),
+    ("GET", "/permissions/holders?permission=cards:read", None, "list_permission_holders", LIST, EVERYBODY),
     ("GET", "/users/usr_1/sessions", None, "list_user_sessions", LIST, {"alice"}),
     ("DELETE", "/users/usr_1/sessions/ses_1", None, "end_user_session", None, {"alice"}),
     ("GET", "/roles", None, "list_roles", LIST, {"alice", "bob", "dora"}),
@@ -254,6 +265,15 @@ class TestWhatHoldsAtOnce:
         assert gateway.bob.get("/api/v1/me").json["code"] == "password_change_required"
         services.sessions["ses_bob"]["must_change_password"] = False
         assert gateway.bob.get("/api/v1/me").status_code == 200
+
+
+def test_holders_are_asked_for_by_permission_and_merchant(gateway: Gateway, services: FakeServices) -> None:
+    services.answer("users", "list_permission_holders", LIST)
+    assert gateway.bob.get("/api/v1/permissions/holders").status_code == 422
+    assert not services.calls_of("users", "list_permission_holders")
+    assert gateway.bob.get("/api/v1/permissions/holders?permission=cards:operate&merchant_id=mer_1").status_code == 200
+    arguments = services.calls_of("users", "list_permission_holders")[0].arguments
+    assert (arguments["permission"], arguments["merchant_id"]) == ("cards:operate", "mer_1")
 
 
 def test_a_session_is_named_to_the_service_and_shown_without_more(gateway: Gateway, services: FakeServices) -> None:
