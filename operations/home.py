@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -108,6 +109,12 @@ class Home:
         if folder.stat().st_uid != os.geteuid():
             raise OperationFailed(f"{folder} belongs to somebody else. Choose a shorter COUNTINGHOUSE_HOME.")
         return folder / "supervisor.sock"
+
+    def remove_far_socket(self) -> None:
+        """Remove the folder among the temporary files that a long path made necessary."""
+        folder = self.supervisor_socket.parent
+        if folder != self.run:
+            shutil.rmtree(folder)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

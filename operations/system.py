@@ -261,6 +261,7 @@ class System:
                 self.supervisor.stop([EPMD])
                 self.supervisor.shut_down()
         self._end_leftovers()
+        self.home.remove_far_socket()
 
     def destroy(self) -> None:
         """Delete all data of this home, which must be down."""

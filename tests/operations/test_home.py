@@ -55,4 +55,8 @@ def test_homes_have_different_markers(tmp_path):
 def test_socket_of_a_deep_home_has_a_short_path(tmp_path):
     home = Home(tmp_path / ("deep" * 30))
 
-    assert len(str(home.supervisor_socket)) <= SOCKET_PATH_MAX
+    socket = home.supervisor_socket
+
+    assert len(str(socket)) <= SOCKET_PATH_MAX
+    home.remove_far_socket()
+    assert not socket.parent.exists()
