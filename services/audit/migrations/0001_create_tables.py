@@ -79,6 +79,8 @@ insert into chain_state (last_seq, last_hash) values (0, decode(repeat('00', 32)
 """
 
 # The application adds rows and nothing else, so the owner makes partitions on its behalf, as narrow as this.
+# A thousand values in the histogram and not a hundred: with a hundred, a rare word that happens to be among them
+# passes for one in a hundred, and is searched for row by row through all time: 360 ms instead of 4.
 # A partition is made beside the table and then attached: creating it in place would stop every reader.
 PARTITIONS = """
 create function make_log_partition(day date) returns void
@@ -95,6 +97,7 @@ begin
         return;
     end if;
     execute format('create table public.%I (like public.log_rows including all)', name);
+    execute format('alter table public.%I alter column search_text set statistics 1000', name);
     {revoke}
     execute format(
         'alter table public.log_rows attach partition public.%I for values from (%L) to (%L)',

@@ -59,6 +59,16 @@ def test_event_of_a_month_without_a_partition_gets_one(
     assert partition == f"log_rows_{at:%Y_%m}"
 
 
+def test_partition_keeps_statistics_by_which_a_rare_word_is_known_as_rare(session: Session) -> None:
+    targets = session.scalars(
+        text(
+            "select attstattarget from pg_attribute join pg_inherits on inhrelid = attrelid"
+            " where inhparent = 'log_rows'::regclass and attname = 'search_text'"
+        )
+    )
+    assert set(targets) == {1000}
+
+
 def test_partitions_are_made_ahead_of_their_time(session: Session) -> None:
     usecases.make_partitions(session)
     usecases.make_partitions(session)
