@@ -36,9 +36,23 @@ def processes_of(home: Home) -> list[int]:
         try:
             if mark in (folder / "environ").read_bytes().split(b"\0"):
                 found.append(int(folder.name))
+        except PermissionError:  # in a container even root may not read the environment of another account
+            if _is_server_of(home, folder):
+                found.append(int(folder.name))
         except OSError:
             continue
     return found
+
+
+def _is_server_of(home: Home, folder: Path) -> bool:
+    """Return whether a process was started with this home's data, or is its epmd, going by its command line."""
+    try:
+        words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return False
+    data, epmd_port = home.state.get("servers"), str(home.state.get("ports", {}).get("epmd", ""))
+    is_epmd = "epmd" in words[0] and bool(epmd_port) and epmd_port in words
+    return is_epmd or (bool(data) and any(data in word for word in words))
 
 
 def wait_gone(pids: Iterable[int], *, timeout_seconds: float) -> bool:
