@@ -11,31 +11,24 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import jwt
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.gateway_probe import TABLE
 from benchmarks.gateway_service import ProbeService
-from shared.contracts.users import JWT_ALGORITHM, JWT_AUDIENCE, JWT_ISSUER, JWT_TYPE
+from benchmarks.probe_furniture import SERVICES, free_port, own_database, own_process, probe_token, wait_answered
 from shared.kernel_tables import metadata
 from shared.topology import declare_topology
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVICES = ("users", "settings", "ledger", "cards", "tasks", "telegram", "audit")
-START_SECONDS_MAX = 30
 WORKER_CLASSES = {"gevent": "gateway.worker.DrainingWorker", "gthread": "gthread"}
 
 
@@ -192,7 +185,7 @@ def _figure(text: str, cpu_seconds: float, service_cpu_seconds: float) -> Figure
 def _processes(worker_classes: list[str]) -> Iterator[list[tuple[Load, Load]]]:
     """Run the service, and a gateway and a floor for each worker class. Yields: what is to be compared."""
     signing_key = Ed25519PrivateKey.generate()
-    with _database() as database_url, contextlib.ExitStack() as stack:
+    with _probe_database() as database_url, contextlib.ExitStack() as stack:
         passport_key = base64.b64encode(secrets.token_bytes(32)).decode()
         environment = {
             **os.environ,
@@ -206,9 +199,9 @@ def _processes(worker_classes: list[str]) -> Iterator[list[tuple[Load, Load]]]:
         }
         declare_topology(os.environ["AMQP_URL"], [ProbeService])
         service = stack.enter_context(
-            _process(["shared.runner", "benchmarks.gateway_service:ProbeService"], environment)
+            own_process(["shared.runner", "benchmarks.gateway_service:ProbeService"], environment)
         )
-        token = _token(signing_key)
+        token = probe_token(signing_key)
         pairs: list[tuple[Load, Load]] = []
         for worker_class in worker_classes:
             environment["GATEWAY_WORKER_CLASS"] = WORKER_CLASSES[worker_class]
@@ -220,77 +213,21 @@ def _processes(worker_classes: list[str]) -> Iterator[list[tuple[Load, Load]]]:
 
 @contextlib.contextmanager
 def _server(kind: str, environment: dict[str, str], token: str) -> Iterator[Server]:
-    port = _free_port()
-    with _process(["benchmarks.gateway_probe", kind], environment | {"PORT": str(port)}) as process:
+    port = free_port()
+    with own_process(["benchmarks.gateway_probe", kind], environment | {"PORT": str(port)}) as process:
         url = f"http://127.0.0.1:{port}"
-        _wait_for(f"{url}/noop", token)
+        wait_answered(f"{url}/noop", token)
         yield Server(url, process.pid)
 
 
 @contextlib.contextmanager
-def _process(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", *arguments], cwd=ROOT, env=environment)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(40)
-
-
-@contextlib.contextmanager
-def _database() -> Iterator[str]:
-    admin = sa.create_engine(
-        sa.make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg"),
-        isolation_level="AUTOCOMMIT",
-        poolclass=sa.NullPool,
-    )
-    name = f"benchmark_{secrets.token_hex(4)}"
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"create database {name}"))
-    url = admin.url.set(database=name)
-    own = sa.create_engine(url, poolclass=sa.NullPool)
-    metadata.create_all(own)
-    with own.begin() as connection:
-        connection.execute(sa.text(TABLE))
-    try:
-        yield url.render_as_string(hide_password=False)
-    finally:
-        with admin.connect() as connection:
-            connection.execute(sa.text(f"drop database {name} with (force)"))
-
-
-def _token(key: Ed25519PrivateKey) -> str:
-    now = int(time.time())
-    claims = {
-        "iss": JWT_ISSUER,
-        "aud": JWT_AUDIENCE,
-        "sub": "usr_probe",
-        "sid": "ses_probe",
-        "jti": "jti_probe",
-        "iat": now,
-        "nbf": now,
-        "exp": now + 3600,
-    }
-    return jwt.encode(claims, key, algorithm=JWT_ALGORITHM, headers={"kid": "probe", "typ": JWT_TYPE})
-
-
-def _wait_for(url: str, token: str) -> None:
-    give_up_at = time.monotonic() + START_SECONDS_MAX
-    while True:
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
-        try:
-            with urllib.request.urlopen(request, timeout=5):  # noqa: S310  # our own address
-                return
-        except (urllib.error.URLError, OSError) as error:
-            if time.monotonic() > give_up_at:
-                raise SystemExit(f"{url} did not answer: {error}") from None
-            time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _probe_database() -> Iterator[str]:
+    with own_database() as url:
+        own = sa.create_engine(url, poolclass=sa.NullPool)
+        metadata.create_all(own)
+        with own.begin() as connection:
+            connection.execute(sa.text(TABLE))
+        yield url
 
 
 if __name__ == "__main__":

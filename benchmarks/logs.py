@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from benchmarks.log_search import print_searches
-from operations import migrate
+from benchmarks.probe_furniture import own_database
 from services.audit import usecases
 from services.audit.domain.chain import GENESIS, Head, Link, seal
 from services.audit.domain.rows import contents_of
@@ -56,13 +56,13 @@ def main() -> int:
         with contextlib.ExitStack() as stack:
             is_met = _print_ingestion(stack, options.events, options.seconds)
     if options.only != "ingestion":
-        with database() as url:
+        with own_database("audit") as url:
             is_met = print_searches(url, options.rows) and is_met
     return 0 if is_met else 1
 
 
 def _print_ingestion(stack: contextlib.ExitStack, events: int, seconds: int) -> bool:
-    url = stack.enter_context(database())
+    url = stack.enter_context(own_database("audit"))
     engine = sa.create_engine(url)
     stack.callback(engine.dispose)
     floor = _copy_rows_per_second(engine, 20_000)
@@ -257,23 +257,6 @@ def _check(engine: sa.Engine) -> tuple[float, bool]:
             checked, is_whole, seq = checked + report["checked"], is_whole and report["ok"], report["next_seq"]
             if seq is None:
                 return checked / (time.perf_counter() - started), is_whole
-
-
-@contextlib.contextmanager
-def database() -> Iterator[str]:
-    """Make an audit database on the server of DATABASE_URL, and drop it at the end. Gives: its address."""
-    url = sa.make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg")
-    admin = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    name = f"benchmark_{secrets.token_hex(4)}"
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"create database {name}"))
-    own = url.set(database=name).render_as_string(hide_password=False)
-    try:
-        migrate.upgrade("audit", own)
-        yield own
-    finally:
-        with admin.connect() as connection:
-            connection.execute(sa.text(f"drop database {name} with (force)"))
 
 
 if __name__ == "__main__":

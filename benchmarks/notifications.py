@@ -18,9 +18,8 @@ from statistics import quantiles
 import orjson
 import requests
 import sqlalchemy as sa
-from kombu import Connection, Exchange, Queue
 
-from operations import migrate
+from benchmarks.probe_furniture import hear_all_events, own_database
 from services.telegram.service import TelegramService
 from shared.contracts.ledger import BalancesChanged, EntryView
 from shared.link import OutgoingMessage
@@ -84,11 +83,11 @@ def _bare_calls(simulator: RunningSimulator, count: int) -> Iterator[float]:
 
 
 def _through_the_service(stack: contextlib.ExitStack, simulator: RunningSimulator, count: int) -> Iterator[float]:
-    database_url = stack.enter_context(_database())
+    database_url = stack.enter_context(own_database("telegram"))
     with sa.create_engine(database_url, poolclass=sa.NullPool).begin() as connection:
         connection.execute(_BIND, {"count": count})
     declare_topology(os.environ["AMQP_URL"], [TelegramService])
-    _declare_listener(os.environ["AMQP_URL"])
+    hear_all_events(os.environ["AMQP_URL"])
     publisher = ConfirmedPublisher(os.environ["AMQP_URL"], name="benchmark")
     publisher.start()
     stack.callback(publisher.stop)
@@ -138,35 +137,6 @@ def _event(number: int) -> OutgoingMessage:
     properties = {"message_id": envelope["event_id"]}
     key = BalancesChanged.routing_key()
     return OutgoingMessage(EVENTS_EXCHANGE, key, orjson.dumps(envelope), properties=properties)
-
-
-def _declare_listener(amqp_url: str) -> None:
-    """Declare a queue that takes all events as audit's does, and keeps the newest: one that no queue takes waits."""
-    arguments = {"x-queue-type": "quorum", "x-max-length": 1000}
-    everything = Exchange(EVENTS_EXCHANGE, "topic")
-    queue = Queue("benchmark.events", everything, routing_key="#", queue_arguments=arguments)
-    with Connection(amqp_url) as connection:
-        queue(connection.default_channel).declare()
-
-
-@contextlib.contextmanager
-def _database() -> Iterator[str]:
-    """Make a migrated database of telegram's, for the length of a block."""
-    admin = sa.create_engine(
-        sa.make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg"),
-        isolation_level="AUTOCOMMIT",
-        poolclass=sa.NullPool,
-    )
-    name = f"benchmark_{secrets.token_hex(4)}"
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"create database {name}"))
-    url = admin.url.set(database=name).render_as_string(hide_password=False)
-    try:
-        migrate.upgrade("telegram", url)
-        yield url
-    finally:
-        with admin.connect() as connection:
-            connection.execute(sa.text(f"drop database {name} with (force)"))
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 import amqp
 import sqlalchemy as sa
 
+from benchmarks.probe_furniture import own_database
 from benchmarks.rpc_service import RpcProbeService
 from shared.kernel_tables import metadata
 from shared.passport import service_passport
@@ -125,16 +126,16 @@ def kernel_per_second(call: Callable[[], object], callers: int, seconds: float) 
 @contextmanager
 def processes() -> Iterator[RpcClient]:
     """Run both servers. Gives: a client of ours."""
-    admin = sa.create_engine(
-        sa.make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg"),
-        isolation_level="AUTOCOMMIT", poolclass=sa.NullPool,
-    )  # fmt: skip
-    name, key = f"benchmark_rpc_{secrets.token_hex(4)}", base64.b64encode(secrets.token_bytes(32)).decode()
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"create database {name}"))
-    url = admin.url.set(database=name).render_as_string(hide_password=False)
-    metadata.create_all(sa.create_engine(url, poolclass=sa.NullPool))
-    declare_topology(os.environ["AMQP_URL"], [RpcProbeService])
+    key = base64.b64encode(secrets.token_bytes(32)).decode()
+    with own_database() as url:
+        metadata.create_all(sa.create_engine(url, poolclass=sa.NullPool))
+        declare_topology(os.environ["AMQP_URL"], [RpcProbeService])
+        with _servers(url, key) as client:
+            yield client
+
+
+@contextmanager
+def _servers(url: str, key: str) -> Iterator[RpcClient]:
     environment = {
         **os.environ, "SERVICE": RpcProbeService.name, "DATABASE_URL": url, "PASSPORT_KEY": key, "LOG_LEVEL": "WARNING",
     }  # fmt: skip
@@ -153,8 +154,6 @@ def processes() -> Iterator[RpcClient]:
         for process in (ours, raw):
             process.terminate()
             process.wait(30)
-        with admin.connect() as connection:
-            connection.execute(sa.text(f"drop database {name} with (force)"))
 
 
 def main() -> None:
