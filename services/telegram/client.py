@@ -1,7 +1,7 @@
 """The Bot API as telegram uses it, and the one place that knows the bot's token: it stands in no error and no log.
 
-Only hosts on the list are called, no redirect is followed, no proxy or netrc of the environment is taken, an answer
-has a size and a time that it may not pass. Source: RELIABILITY.md R32.
+Only the one host that the deployment names is called, no redirect is followed, no proxy or netrc of the environment
+is taken, an answer has a size and a time that it may not pass. Source: RELIABILITY.md R32.
 """
 
 import json
@@ -9,6 +9,7 @@ import logging
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,8 +17,6 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
-TELEGRAM_HOST = "api.telegram.org"
-LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 CONNECT_TIMEOUT_SECONDS = 3.0
 READ_TIMEOUT_SECONDS = 8.0
 ANSWER_SECONDS_MAX = 10.0  # well below the lease of an attempt
@@ -70,15 +69,13 @@ class BotApi:
         api_url: str,
         token: str,
         *,
-        hosts: tuple[str, ...] = (),
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     ) -> None:
         """Prepare to call.
 
-        hosts: those that may be called besides Telegram's own and loopback.
         Raises: ValueError for an address that may not be called.
         """
-        check_api_url(api_url, hosts)
+        check_api_url(api_url)
         logging.getLogger("urllib3").setLevel(logging.WARNING)  # below, it logs paths, and the token is in them
         self._base = f"{api_url.rstrip('/')}/bot{token}"
         self._timeout = (CONNECT_TIMEOUT_SECONDS, read_timeout_seconds)
@@ -126,17 +123,23 @@ class BotApi:
             return response.status_code, content
 
 
-def check_api_url(api_url: str, hosts: tuple[str, ...]) -> None:
-    """Refuse an address that is not https, unless on this machine or named, or whose host is not on the list.
+def check_api_url(api_url: str) -> None:
+    """Refuse an address over which the token would cross the internet in the clear, or that is none.
 
     Raises: ValueError.
     """
     url = urlsplit(api_url)
-    is_near = url.hostname in LOOPBACK_HOSTS or url.hostname in hosts
-    if url.hostname != TELEGRAM_HOST and not is_near:
-        raise ValueError(f"TELEGRAM_API_URL: the host {url.hostname} is not in TELEGRAM_API_HOSTS")
-    if url.scheme != "https" and not (url.scheme == "http" and is_near):
-        raise ValueError("TELEGRAM_API_URL: https is needed beyond this machine")
+    is_safe = url.scheme == "https" or (url.scheme == "http" and _is_near(url.hostname or ""))
+    if not url.hostname or url.username is not None or not is_safe:
+        raise ValueError("TELEGRAM_API_URL is an https address, or an http one on this machine or a private network")
+
+
+def _is_near(host: str) -> bool:
+    """Return whether a host is this machine, a private address, or a name of a local network such as `bot-api`."""
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return host != "" and "." not in host
 
 
 def _json_of(content: bytes) -> dict[str, Any]:

@@ -40,8 +40,7 @@ LARGE_CHANGE_THRESHOLD = "ledger.large_change_threshold"
 class Outgoing(DependencyProvider):
     """The sender of this process, awake whenever a transaction that queued something commits.
 
-    Environment: TELEGRAM_API_URL; TELEGRAM_API_HOSTS, which hosts it may name besides Telegram's own and loopback;
-    TELEGRAM_BOT_TOKEN, without which messages are queued and wait.
+    Environment: TELEGRAM_API_URL, the only host that is called; TELEGRAM_BOT_TOKEN, without which messages wait.
     """
 
     def __init__(self) -> None:
@@ -52,8 +51,7 @@ class Outgoing(DependencyProvider):
         env = Env()
         token = env.str("TELEGRAM_BOT_TOKEN", "")
         if token:
-            hosts: tuple[str, ...] = tuple(env.list("TELEGRAM_API_HOSTS", []))
-            self._bot = BotApi(env.str("TELEGRAM_API_URL", API_URL_DEFAULT), token, hosts=hosts)
+            self._bot = BotApi(env.str("TELEGRAM_API_URL", API_URL_DEFAULT), token)
 
     def start(self) -> None:
         if self._bot is None:
