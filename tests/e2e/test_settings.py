@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -45,6 +46,31 @@ def test_change_reaches_the_ledger_within_five_seconds_and_is_logged_with_its_re
     assert platform.admin.post(f"{PATH}/rollback", back).json()["value"] == before
     newest, *_ = platform.admin.get(f"{PATH}/history").json()["items"]
     assert (newest["value"], newest["previous_value"], newest["reason"]) == (before, "77.00", "As it was")
+
+
+@pytest.fixture
+def two_ledgers(platform: Platform) -> Iterator[None]:
+    """Run two instances of the ledger for as long as the test."""
+    platform.system.scale("ledger", 2)
+    yield
+    platform.system.scale("ledger", 1)
+
+
+@pytest.mark.usefixtures("two_ledgers")
+def test_change_is_in_force_at_every_instance_five_seconds_later(platform: Platform) -> None:
+    merchant_id, seen = platform.merchant(), version(platform)
+    answer = platform.admin.put(PATH, {"value": "55.00", "reason": "x", "expected_version": seen})
+    assert answer.status_code == 200, answer.text
+    time.sleep(5)
+    posted = [platform.recharge(merchant_id, f"u{n}", "55.00").json()["entry_id"] for n in range(20)]
+
+    def told() -> set[str]:
+        rows = platform.admin.get("/logs", merchant_id=merchant_id, service="ledger", limit=500).json()["items"]
+        return {row["resource_id"] for row in rows if row["event"] == "LargeChangeDetected"}
+
+    # Calls go to both instances in turn: one that had not heard would miss its half.
+    eventually(lambda: told() == set(posted), within_seconds=10)
+    assert platform.admin.post(f"{PATH}/rollback", {"version": seen, "reason": "As it was"}).status_code == 200
 
 
 def test_change_against_a_stale_version_is_a_conflict(platform: Platform) -> None:
