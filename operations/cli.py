@@ -16,6 +16,7 @@ from operations.bus import GATEWAY
 from operations.containers import CHOICE, Containers, are_possible
 from operations.errors import AnotherCommandRuns, OperationFailed
 from operations.home import Home
+from operations.processes import is_of
 from operations.progress import Progress
 from operations.supervision import ROOT
 from operations.system import System
@@ -176,7 +177,7 @@ def logs(service: str | None, follow: bool) -> None:
     system = open_system()
     files = sorted(system.home.logs.glob("*.log"))
     if service:
-        files = [path for path in files if service in (path.stem, path.stem.rpartition("-")[0])]
+        files = [path for path in files if is_of(path.stem, service)]
     if not files:
         raise OperationFailed(f"There are no logs of {service or 'this home'} in {system.home.logs}.")
     os.execvp("tail", ["tail", "-n", LOG_LINES, *(["-F"] if follow else []), *map(str, files)])  # noqa: S606

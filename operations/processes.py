@@ -38,6 +38,12 @@ class Process:
         return f"{self.service}-{self.number}" if self.service in SERVICES else self.service
 
 
+def is_of(name: str, service: str) -> bool:
+    """Return whether a process is that one, or an instance of that service: `ledger-2` is of `ledger`."""
+    family, _, number = name.rpartition("-")
+    return name == service or (family == service and number.isdigit())
+
+
 def processes(home: Home) -> list[Process]:
     """Return all processes of an instance, as it was scaled."""
     rows = [Process(service, number + 1) for service in SERVICES for number in range(instances(home, service))]

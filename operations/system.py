@@ -15,7 +15,16 @@ from operations.errors import OperationFailed
 from operations.home import Home
 from operations.leftovers import end_leftovers
 from operations.ports import is_free, wait_open
-from operations.processes import INSTANCES_MAX, SCALABLE, SIMULATOR, gateway_url, processes, programs, write_orders
+from operations.processes import (
+    INSTANCES_MAX,
+    SCALABLE,
+    SIMULATOR,
+    gateway_url,
+    is_of,
+    processes,
+    programs,
+    write_orders,
+)
 from operations.progress import Progress
 from operations.rabbitmq import consumers
 from operations.servers import EPMD, POSTGRES, RABBITMQ, Servers
@@ -170,7 +179,7 @@ class System:
         Raises: OperationFailed when there is none.
         """
         known = self.supervisor.states()
-        names = [name for name in known if service in (name, name.rpartition("-")[0])]
+        names = [name for name in known if is_of(name, service)]
         if not names:
             raise OperationFailed(f"There is no {service!r} here. Running: {', '.join(known) or 'nothing'}.")
         return names

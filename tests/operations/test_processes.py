@@ -8,7 +8,7 @@ import pytest
 
 from operations import processes as subject
 from operations.home import Home
-from operations.processes import Process
+from operations.processes import Process, is_of
 from operations.servers import Servers
 from operations.services import SERVICES
 
@@ -98,3 +98,11 @@ def test_process_does_not_inherit_the_administrators_addresses(home, monkeypatch
     assert "AMQP_URL=own" in seen.splitlines()
     assert "DATABASE_URL" not in seen
     assert "LEDGER_AMQP_URL" not in seen
+
+
+def test_a_name_means_its_service_and_nobody_else():
+    assert is_of("telegram-1", "telegram")
+    assert is_of("telegram-1", "telegram-1")
+    assert is_of("gateway", "gateway")
+    assert not is_of("telegram-simulator", "telegram")
+    assert not is_of("telegram-2", "telegram-1")
