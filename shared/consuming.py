@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 PREFETCH = 20
 STOP_SECONDS_MAX = 25
 ATTEMPT_HEADER = "x-attempt"
+AWAY_DELAY_MS = RETRY_DELAYS_MS[1]
 
 
 def act_for(envelope: Envelope, service: str, handler: str, work: Callable[[], None]) -> None:
@@ -129,7 +130,12 @@ class EventHandler(Entrypoint):
                     self._arrived.wait()
                 continue
             batch = [self._deliveries.popleft() for _ in range(min(len(self._deliveries), self.subscription.batch))]
-            self._take(batch)
+            try:
+                self._take(batch)
+            except Exception:  # nothing may end this loop; a new connection brings back what was not settled
+                log.exception("events could not be taken", queue=self.queue)
+                time.sleep(1)
+                self.consumer.link.drop()
         self._stopped.send(None)
 
     def _take(self, messages: list[amqp.Message]) -> None:
@@ -165,6 +171,9 @@ class EventHandler(Entrypoint):
 
     def _give_back(self, message: amqp.Message, envelope: Envelope, error: BaseException) -> None:
         attempt = int(message.headers.get(ATTEMPT_HEADER, 0))
+        if isinstance(error, Unavailable):  # our database is away: the event is not to blame, however long that takes
+            self._move(message, retry_name(AWAY_DELAY_MS), self.queue, repr(error), attempt)
+            return
         if attempt < len(RETRY_DELAYS_MS):
             self._move(message, retry_name(RETRY_DELAYS_MS[attempt]), self.queue, repr(error), attempt + 1)
             return

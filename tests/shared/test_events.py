@@ -4,11 +4,16 @@ import time
 import uuid
 
 import orjson
+import pytest
+from amqp.basic_message import Message
 from kombu import Connection
 
+from shared.consuming import EventHandler
+from shared.database import DatabaseUnavailable
 from shared.events import Envelope
 from shared.link import OutgoingMessage
 from shared.passport import Passport
+from shared.topology import Subscription
 from tests.shared.conftest import Sample, eventually
 
 
@@ -139,3 +144,16 @@ def _drained(sample: Sample) -> str:
         while (message := connection.default_channel.basic_get("quarantine", no_ack=True)) is not None:
             bodies.append(str(message.body))
         return " ".join(bodies)
+
+
+def test_a_database_that_is_away_costs_an_event_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = EventHandler(Subscription(("sample.ThingMade",)))
+    handler.queue = "events.sample.on_thing_made"
+    moves: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        handler, "_move", lambda _message, exchange, _key, _reason, attempt=0: moves.append((exchange, attempt))
+    )
+    message = Message(b"", application_headers={"x-attempt": 4})
+    handler._give_back(message, envelope("x"), DatabaseUnavailable())
+    handler._give_back(message, envelope("x"), ValueError("poison"))
+    assert moves == [("retry.5000", 4), ("retry.600000", 5)]
