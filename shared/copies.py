@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 from shared.config import process_config
 from shared.contracts.settings import PARAMETERS, ParameterChanged, ParameterValue
 from shared.contracts.users import MerchantCreated, MerchantMissing, MerchantNotFound, MerchantUpdated
-from shared.errors import ServiceError
 from shared.kernel_tables import merchant_copies, parameter_copies
 from shared.paging import LIMIT_MAX
 from shared.passport import Passport, service_passport
@@ -86,7 +85,7 @@ class Parameters(_Copies):
             pause = pause_seconds
             try:
                 work()
-            except (ServiceError, sa.exc.SQLAlchemyError) as error:
+            except Exception as error:  # a copy may be old; its keeper may not die of that
                 log.warning("parameters may be old", error=str(error).split("\n")[0])
                 pause = min(pause_seconds, AFTER_FAILURE_SECONDS)
             self._is_stopping.wait(pause)

@@ -15,7 +15,6 @@ import structlog
 from sqlalchemy.orm import Session
 
 from shared import idempotency, inbox
-from shared.errors import Unavailable
 from shared.events import Envelope, Event
 from shared.kernel_tables import outbox
 from shared.link import OutgoingMessage
@@ -121,7 +120,7 @@ class Relay:
             try:
                 carried = self.carry_once()
                 self._keep_house()
-            except (Unavailable, sa.exc.SQLAlchemyError) as error:
+            except Exception as error:  # whatever it was, the events are still here: the next look tries again
                 log.warning("outbox waits", error=str(error).split("\n")[0])
                 carried = 0
             if self._is_stopping:
