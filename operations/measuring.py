@@ -1,14 +1,12 @@
 """`./countinghouse benchmark NAME`: one of `benchmarks/`, on a throwaway PostgreSQL and RabbitMQ."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 
 from operations.errors import OperationFailed
 from operations.progress import Progress
 from operations.supervision import ROOT
-from operations.throwaway import throwaway_servers
+from operations.throwaway import run_beside, throwaway_servers
 
 
 def benchmarks() -> list[str]:
@@ -23,4 +21,4 @@ def run_benchmark(name: str, arguments: Sequence[str]) -> int:
         raise OperationFailed(f"There is no benchmark {name!r}. There are: {', '.join(benchmarks())}.")
     with throwaway_servers(Progress(), purpose="benchmark") as addresses:
         command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
-        return subprocess.run(command, cwd=ROOT, env={**os.environ, **addresses}).returncode
+        return run_beside(addresses, command)

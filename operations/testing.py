@@ -1,6 +1,5 @@
 """`./countinghouse test`: the linters and the tests, on a throwaway PostgreSQL and RabbitMQ."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from operations.progress import Progress
 from operations.supervision import ROOT
-from operations.throwaway import throwaway_servers
+from operations.throwaway import run_beside, throwaway_servers
 
 PROGRAMS = Path(sys.executable).parent
 CHECKS = (["ruff", "check", "."], ["mypy"], ["lint-imports"])
@@ -50,9 +49,7 @@ def _run_pytest(progress: Progress, addresses: Mapping[str, str], paths: Sequenc
     command = [sys.executable, "-m", "pytest", *paths]
     if left_out:
         command += ["-m", " and ".join(f"not {marker}" for marker in left_out)]
-    environment = {**os.environ, **addresses}
-    environment.pop("COUNTINGHOUSE_HOME", None)
-    return subprocess.run(command, cwd=ROOT, env=environment).returncode
+    return run_beside(addresses, command)
 
 
 def _left_out() -> dict[str, str]:
