@@ -1,7 +1,7 @@
 """What others may know of cards: its views, its errors, its events. The full number stands in none of the events."""
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.events import Event
@@ -124,99 +124,71 @@ class CardIsClosed(Conflict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardCreated(Event):
-    """A card came into being, inactive."""
+class _OfCard:
+    """What every event about one card says."""
 
-    service = "cards"
-    resource_type = "card"
+    service: ClassVar[str] = "cards"
+    resource_type: ClassVar[str] = "card"
+
     card_id: str
     merchant_id: str | None
     number_masked: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardCreated(_OfCard, Event):
+    """A card came into being, inactive."""
+
     brand: str
     currency: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardUpdated(Event):
+class CardUpdated(_OfCard, Event):
     """A card's holder name or expiry changed."""
 
-    service = "cards"
-    resource_type = "card"
-    card_id: str
-    merchant_id: str | None
-    number_masked: str
     changes: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardActivated(Event):
+class CardActivated(_OfCard, Event):
     """A card can be used from now on."""
 
-    service = "cards"
-    resource_type = "card"
-    card_id: str
-    merchant_id: str | None
-    number_masked: str
     changes: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardFrozen(Event):
+class CardFrozen(_OfCard, Event):
     """A card cannot be used until it is unfrozen."""
 
-    service = "cards"
-    resource_type = "card"
-    card_id: str
-    merchant_id: str | None
-    number_masked: str
     reason: str
     changes: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardUnfrozen(Event):
+class CardUnfrozen(_OfCard, Event):
     """A frozen card can be used again."""
 
-    service = "cards"
-    resource_type = "card"
-    card_id: str
-    merchant_id: str | None
-    number_masked: str
     changes: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardClosed(Event):
+class CardClosed(_OfCard, Event):
     """A card ended for good."""
 
-    service = "cards"
-    resource_type = "card"
-    card_id: str
-    merchant_id: str | None
-    number_masked: str
     reason: str
     changes: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardAssigned(Event):
+class CardAssigned(_OfCard, Event):
     """A card went to a merchant, or back to none. `merchant_id` is whom it concerns: the new one, else the old."""
 
-    service = "cards"
-    resource_type = "card"
-    card_id: str
-    merchant_id: str | None
-    number_masked: str
     changes: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardRevealed(Event):
+class CardRevealed(_OfCard, Event):
     """Somebody saw a card's full number."""
 
-    service = "cards"
-    resource_type = "card"
-    card_id: str
-    merchant_id: str | None
-    number_masked: str
     reason: str
