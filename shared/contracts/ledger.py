@@ -366,8 +366,8 @@ class LedgerVerified(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrderCreated(Event):
-    """An order was made, and holds its money if it is a purchase, a renewal or a withdrawal."""
+class _OfOrder:
+    """What every event about one order says."""
 
     service: ClassVar[str] = "ledger"
     resource_type: ClassVar[str] = "order"
@@ -386,68 +386,31 @@ class OrderCreated(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrderSettled(Event):
+class OrderCreated(_OfOrder, Event):
+    """An order was made, and holds its money if it is a purchase, a renewal or a withdrawal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderSettled(_OfOrder, Event):
     """An order was settled: its money has moved."""
 
-    service: ClassVar[str] = "ledger"
-    resource_type: ClassVar[str] = "order"
-
-    order_no: str
-    merchant_id: str
-    user_id: str | None
-    kind: str
-    amount: str
     fee: str
-    currency: str
-    channel: str | None
     upstream_ref: str | None
     changes: dict[str, dict[str, str | None]]
 
-    def resource_id(self) -> str:
-        """Return the order's number."""
-        return self.order_no
-
 
 @dataclass(frozen=True, kw_only=True)
-class OrderFailed(Event):
+class OrderFailed(_OfOrder, Event):
     """An order failed: no money moved, and what it held is free."""
 
-    service: ClassVar[str] = "ledger"
-    resource_type: ClassVar[str] = "order"
-
-    order_no: str
-    merchant_id: str
-    user_id: str | None
-    kind: str
-    amount: str
-    currency: str
-    channel: str | None
     reason: str | None
     changes: dict[str, dict[str, str | None]]
 
-    def resource_id(self) -> str:
-        """Return the order's number."""
-        return self.order_no
-
 
 @dataclass(frozen=True, kw_only=True)
-class OrderRefunded(Event):
+class OrderRefunded(_OfOrder, Event):
     """An amount of an order was given back; `refunded` is all that was until now."""
 
-    service: ClassVar[str] = "ledger"
-    resource_type: ClassVar[str] = "order"
-
-    order_no: str
-    merchant_id: str
-    user_id: str | None
-    kind: str
-    amount: str
     refunded: str
-    currency: str
-    channel: str | None
     reason: str
     changes: dict[str, dict[str, str | None]]
-
-    def resource_id(self) -> str:
-        """Return the order's number."""
-        return self.order_no

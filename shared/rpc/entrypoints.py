@@ -51,7 +51,7 @@ def command(permission: str | None, *, stores_answer: bool = True) -> Callable[[
 
             return _in_call(self, call, permission, work)
 
-        register_entrypoint(run, RpcEntrypoint(permission=permission, is_command=True, is_repeatable=False))
+        register_entrypoint(run, RpcEntrypoint(is_repeatable=False))
         return run
 
     return decorate
@@ -99,7 +99,7 @@ def query(permission: str | None) -> Callable[[Any], Any]:
 
             return _in_call(self, call, permission, lambda: self.database.run(read))
 
-        register_entrypoint(run, RpcEntrypoint(permission=permission, is_command=False, is_repeatable=True))
+        register_entrypoint(run, RpcEntrypoint(is_repeatable=True))
         return run
 
     return decorate
@@ -120,9 +120,7 @@ def rpc(permission: str | None, *, is_repeatable: bool = False) -> Callable[[Any
 
             return _in_call(self, call, permission, work)
 
-        register_entrypoint(
-            run, RpcEntrypoint(permission=permission, is_command=not is_repeatable, is_repeatable=is_repeatable)
-        )
+        register_entrypoint(run, RpcEntrypoint(is_repeatable=is_repeatable))
         return run
 
     return decorate

@@ -33,11 +33,9 @@ class UnknownMethod(InternalError):
 
 
 class RpcEntrypoint(Entrypoint):
-    """A method that can be called. `permission` and `is_command` are for whoever draws the catalogue."""
+    """A method that can be called. `is_repeatable`: whether a redelivered call may run it again."""
 
-    def __init__(self, *, permission: str | None, is_command: bool, is_repeatable: bool, **kwargs: Any) -> None:
-        self.permission = permission
-        self.is_command = is_command
+    def __init__(self, *, is_repeatable: bool, **kwargs: Any) -> None:
         self.is_repeatable = is_repeatable
         super().__init__(**kwargs)
 
