@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from benchmarks.ledger_system import MERCHANT, LedgerSystem, ledger_system
-from services.ledger import queries
-from services.ledger.usecases import log_filter
+from services.ledger.queries import entries as queries
+from services.ledger.usecases.postings import log_filter
 from shared.paging import encode_cursor
 from shared.passport import service_passport
 

@@ -12,12 +12,12 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.ledger import statements
+from services.ledger import posting_sql
 from services.ledger.domain.changes import Change
 from services.ledger.domain.entries import Account, Entry, Maker, enter, view_of
 from services.ledger.domain.orders import REFUND_TYPES
 from services.ledger.domain.thresholds import Threshold
-from services.ledger.statements import integers, texts
+from services.ledger.posting_sql import integers, texts
 from shared import idempotency
 from shared.contracts.ledger import (
     EVENT_ENTRIES_MAX,
@@ -99,8 +99,8 @@ def _begin(connection: sa.Connection, postings: Sequence[Posting]) -> tuple["_Le
             outcomes[n] = IdempotencyInProgress(retry_after_seconds=1)
     changes = (c for posting in postings for c in posting.changes if type(c) is Change)
     holders = list(dict.fromkeys((c.merchant_id, c.holder_type, c.holder_id, c.currency) for c in changes))
-    rows = statements.run(
-        connection, statements.CLAIM_AND_LOCK, _claim_columns(list(claims)) | _holder_columns(holders)
+    rows = posting_sql.run(
+        connection, posting_sql.CLAIM_AND_LOCK, _claim_columns(list(claims)) | _holder_columns(holders)
     )
     places = list(claims.values())
     for n, is_mine, request_hash, answer, error, account_id, *_ in rows:
@@ -144,7 +144,7 @@ def _write(
         | _event_columns([outbox_row(event, call) for event, call in events])
         | _answer_columns(outcomes)
     )
-    [(opened_count,)] = statements.run(connection, statements.WRITE, parameters)
+    [(opened_count,)] = posting_sql.run(connection, posting_sql.WRITE, parameters)
     if opened_count != len(opened):
         raise PostingRaced
 
@@ -229,7 +229,7 @@ class _Ledger:
         """Give ids to accounts that come into being, if one of their changes is posted."""
         if not holders:
             return
-        rows = statements.run(connection, statements.NEW_ACCOUNT_IDS, {"count": len(holders)})
+        rows = posting_sql.run(connection, posting_sql.NEW_ACCOUNT_IDS, {"count": len(holders)})
         for holder, (account_id, at) in zip(holders, rows, strict=True):
             self.accounts[holder] = Account(account_id, *holder)
             self.new_ids.add(account_id)
@@ -239,7 +239,7 @@ class _Ledger:
         """Note which refunds name an order. It comes after the locks, so that the order's own refund counts them."""
         if refunds:
             parameters = {"order_nos": texts(change.order_no for change in refunds)}
-            self.orders = {tuple(row) for row in statements.run(connection, statements.ORDERS_NAMED, parameters)}
+            self.orders = {tuple(row) for row in posting_sql.run(connection, posting_sql.ORDERS_NAMED, parameters)}
 
     def refuse_refund_of_order(self, change: Change) -> None:
         """Refuse to refund an order past its own count. Raises: RefundedThroughOrder."""

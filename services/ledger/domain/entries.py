@@ -86,7 +86,7 @@ def enter(account: Account, change: Change, maker: Maker, *, at_microseconds: in
     balance_type = change.type
     counter_account = balance_type.counter_account_for(change.channel)
     order_no, channel, note, reason = change.order_no, change.channel, change.note, change.reason
-    # `statements.py` says the same in SQL, for the proof of the chain.
+    # `posting_sql.py` says the same in SQL, for the proof of the chain.
     content = (
         f"{account.id}\x1f{version}\x1f{change.amount}\x1f{before}\x1f{after}\x1f{balance_type.code}"
         f"\x1f{counter_account or ''}\x1f{account.merchant_id}\x1f{account.holder_type}\x1f{account.holder_id}"

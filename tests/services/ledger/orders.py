@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.ledger import orders
+from services.ledger.usecases import orders
 from shared.errors import ServiceError
 from shared.kernel_tables import merchant_copies
 from shared.passport import Passport

@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.ledger import usecases
 from services.ledger.gathering import Gatherer
 from services.ledger.posting import Outcome, Posting
 from services.ledger.sums import fold_deltas
+from services.ledger.usecases import postings as usecases
 from services.ledger.verification import verify_ledger
 from shared.contracts.ledger import InsufficientBalance
 from shared.errors import IdempotencyInProgress, InternalError, ServiceError

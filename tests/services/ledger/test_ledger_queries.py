@@ -7,10 +7,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.ledger import queries
 from services.ledger.domain.filters import whole_hours
+from services.ledger.queries import entries as queries
 from services.ledger.sums import fold_deltas
-from services.ledger.usecases import log_filter
+from services.ledger.usecases.postings import log_filter
 from shared.contracts.ledger import UnknownBalanceType
 from shared.errors import InvalidRequest
 from shared.paging import InvalidCursor, encode_cursor

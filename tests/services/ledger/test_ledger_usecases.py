@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.ledger import usecases
 from services.ledger.gathering import Gatherer
+from services.ledger.usecases import postings as usecases
 from shared.contracts.ledger import InsufficientBalance, LedgerBusy, TooManyChanges, WrongSign
 from shared.contracts.users import MerchantNotFound
 from shared.errors import InvalidRequest, PermissionDenied, ServiceError

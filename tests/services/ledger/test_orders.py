@@ -7,8 +7,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from services.ledger import order_queries, usecases
 from services.ledger.posting import Posting
+from services.ledger.queries import orders as order_queries
+from services.ledger.usecases import postings
 from services.ledger.verification import prove
 from shared.contracts.ledger import (
     InsufficientBalance,
@@ -45,8 +46,8 @@ def entries_of(session: Session, order_no: str) -> list[tuple[int, int]]:
 def listed(session: Session, passport: Passport = ALICE, limit: int = 50, **filters: Any) -> Any:
     own = {name: filters.pop(name, None) for name in ("kind", "status", "channel", "cursor")}
     exact = dict.fromkeys(("merchant_id", "user_id", "currency", "min_amount", "max_amount"))
-    from_time, to_time = filters.pop("from_time", usecases.FIRST_TIME), filters.pop("to_time", None)
-    wanted = usecases.log_filter(
+    from_time, to_time = filters.pop("from_time", postings.FIRST_TIME), filters.pop("to_time", None)
+    wanted = postings.log_filter(
         zone_name="UTC", date_text=None, from_time=from_time, to_time=to_time, types=[], groups=[], **exact | filters
     )
     return order_queries.list_orders(session, passport, wanted, limit=limit, **own)

@@ -5,10 +5,11 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.ledger import queries
 from services.ledger.domain.entries import view_of
 from services.ledger.domain.filters import LogFilter
-from services.ledger.models import entries, microseconds, order_act_view, order_history, order_view, orders
+from services.ledger.models.entries import entries, microseconds
+from services.ledger.models.orders import order_act_view, order_history, order_view, orders
+from services.ledger.queries.pages import in_scope, instant, plan_for_these_values, position
 from shared.contracts.ledger import EntryView, OrderActView, OrderDetailView, OrderNotFound, OrderPage
 from shared.paging import encode_cursor
 from shared.passport import Passport
@@ -29,18 +30,18 @@ def list_orders(
     cursor: str | None,
 ) -> OrderPage:
     """Return one page of orders, newest first. Raises: InvalidCursor."""
-    queries.plan_for_these_values(session)
+    plan_for_these_values(session)
     c = orders.c
     conditions = [c.created_at >= wanted.start, c.created_at < wanted.end]
-    conditions += queries.in_scope(passport, c.merchant_id, wanted.merchant_id)
+    conditions += in_scope(passport, c.merchant_id, wanted.merchant_id)
     if wanted.user_id is not None:
         conditions += [c.holder_id == wanted.user_id, c.holder_type == "user"]
     named = {c.kind: kind, c.status: status, c.channel: channel, c.currency: wanted.currency}
     conditions += [column == value for column, value in named.items() if value is not None]
     conditions += _amount_conditions(wanted)
     if cursor:
-        at, order_id = queries.position(cursor, length=2)
-        conditions.append(sa.tuple_(c.created_at, c.id) < (queries.instant(at), order_id))
+        at, order_id = position(cursor, length=2)
+        conditions.append(sa.tuple_(c.created_at, c.id) < (instant(at), order_id))
     query = sa.select(orders, _AT_MICROSECONDS).where(*conditions)
     rows = session.execute(query.order_by(c.created_at.desc(), c.id.desc()).limit(limit + 1)).all()
     shown = rows[:limit]
@@ -63,7 +64,7 @@ def _amount_conditions(wanted: LogFilter) -> list[sa.ColumnElement[bool]]:
 
 def get_order(session: Session, passport: Passport, *, order_no: str) -> OrderDetailView:
     """Return an order with its rows of the balance log and its history. Raises: OrderNotFound."""
-    conditions = [orders.c.order_no == order_no, *queries.in_scope(passport, orders.c.merchant_id)]
+    conditions = [orders.c.order_no == order_no, *in_scope(passport, orders.c.merchant_id)]
     order = session.execute(sa.select(orders).where(*conditions)).first()
     if order is None:
         raise OrderNotFound

@@ -15,7 +15,7 @@ from services.ledger.domain.filters import LogFilter, check_filter
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.gathering import Gatherer
 from services.ledger.posting import Outcome, Posting, PostingRaced, post
-from services.ledger.queries import unheard_merchants
+from services.ledger.queries.entries import unheard_merchants
 from shared.contracts.ledger import BATCH_CHANGES_MAX, LedgerBusy, TooManyChanges
 from shared.contracts.users import MerchantNotFound
 from shared.errors import InternalError, InvalidRequest, ServiceError, Unavailable

@@ -24,7 +24,8 @@ from services.ledger.domain.orders import (
     state_after,
 )
 from services.ledger.domain.thresholds import Threshold
-from services.ledger.models import accounts, entries, order_history, order_user_id, order_view, orders
+from services.ledger.models.entries import accounts, entries
+from services.ledger.models.orders import order_history, order_user_id, order_view, orders
 from services.ledger.posting import Posting, PostingRaced, post
 from shared import outbox
 from shared.contracts.ledger import (

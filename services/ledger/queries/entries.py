@@ -1,7 +1,7 @@
 """Reads of the ledger. Each is cut to the caller's merchants here, in SQL."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from services.ledger.domain.balance_types import label
 from services.ledger.domain.entries import view_of
 from services.ledger.domain.filters import LogFilter, whole_hours
-from services.ledger.models import (
+from services.ledger.models.entries import (
     account_view,
     accounts,
     entries,
@@ -19,6 +19,7 @@ from services.ledger.models import (
     posting_deltas,
     system_account_totals,
 )
+from services.ledger.queries.pages import Conditions, in_scope, instant, plan_for_these_values, position
 from shared.contracts.ledger import (
     AccountPage,
     AccountView,
@@ -31,13 +32,12 @@ from shared.contracts.ledger import (
 from shared.errors import NotFound
 from shared.kernel_tables import merchant_copies
 from shared.money import format_minor
-from shared.paging import InvalidCursor, decode_cursor, encode_cursor
+from shared.paging import encode_cursor
 from shared.passport import Passport
 
 USER_ACCOUNTS_MAX: Final = 500
 _AT_MICROSECONDS = microseconds(entries.c.created_at).label("at_microseconds")
 _NEWEST_FIRST = (entries.c.created_at.desc(), entries.c.account_id.desc(), entries.c.version.desc())
-_Conditions = list[sa.ColumnElement[bool]]
 
 
 def unheard_merchants(session: Session, merchant_ids: Iterable[str]) -> set[str]:
@@ -73,41 +73,7 @@ def _place(row: Any) -> list[int]:
     return [row.at_microseconds, row.account_id, row.version]
 
 
-def position(cursor: str, *, length: int) -> list[int]:
-    """Return the numbers that a cursor holds. Raises: InvalidCursor."""
-    numbers = decode_cursor(cursor, length=length)
-    if any(type(value) is not int or not 0 <= value < 2**63 for value in numbers):
-        raise InvalidCursor.of_field("cursor", InvalidCursor.title)
-    return numbers
-
-
-def instant(at_microseconds: int) -> datetime:
-    """Return the time that a cursor means. Raises: InvalidCursor."""
-    try:
-        seconds, rest = divmod(at_microseconds, 1_000_000)
-        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
-    except (OverflowError, ValueError, OSError):
-        raise InvalidCursor.of_field("cursor", InvalidCursor.title) from None
-
-
-def plan_for_these_values(session: Session) -> None:
-    """Have this transaction's statements planned for the values that they get."""
-    # A plan for any values would read a day's rows for a rare type as for a common one.
-    session.execute(sa.text("set local plan_cache_mode = force_custom_plan"))
-
-
-def in_scope(passport: Passport, column: sa.ColumnElement[str], merchant_id: str | None = None) -> _Conditions:
-    """Return the conditions that leave the merchant that is asked for, of those that the caller sees."""
-    conditions: _Conditions = []
-    merchants = passport.merchant_filter()
-    if merchants is not None:
-        conditions.append(column.in_(merchants))
-    if merchant_id is not None:
-        conditions.append(column == merchant_id)
-    return conditions
-
-
-def _entry_conditions(session: Session, passport: Passport, wanted: LogFilter) -> _Conditions:
+def _entry_conditions(session: Session, passport: Passport, wanted: LogFilter) -> Conditions:
     c = entries.c
     conditions = [c.created_at >= wanted.start, c.created_at < wanted.end]
     conditions += in_scope(passport, c.merchant_id, wanted.merchant_id)
@@ -172,7 +138,7 @@ def summarize_balance_logs(session: Session, passport: Passport, wanted: LogFilt
     return {"items": [_type_total(row) for row in rows], "totals": _currency_totals(rows)}
 
 
-def _summed_entries(conditions: _Conditions, hours: tuple[datetime, datetime] | None) -> sa.Select[Any]:
+def _summed_entries(conditions: Conditions, hours: tuple[datetime, datetime] | None) -> sa.Select[Any]:
     c = entries.c
     if hours is not None:
         conditions = [*conditions, sa.or_(c.created_at < hours[0], c.created_at >= hours[1])]
@@ -269,7 +235,7 @@ def list_user_accounts(session: Session, passport: Passport, *, user_id: str) ->
     return [account_view(row) for row in rows]
 
 
-def _accounts(session: Session, conditions: _Conditions, limit: int) -> Sequence[Any]:
+def _accounts(session: Session, conditions: Conditions, limit: int) -> Sequence[Any]:
     at = microseconds(accounts.c.updated_at).label("at_microseconds")
     query = sa.select(accounts, at).where(*conditions).order_by(accounts.c.id.desc()).limit(limit)
     return session.execute(query).all()

@@ -1,0 +1,1 @@
+"""What the ledger can do, a noun each."""
