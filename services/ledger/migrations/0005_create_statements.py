@@ -1,0 +1,74 @@
+"""Create statements, and the records that payment platforms keep of what they did."""
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+_STATEMENTS = """
+create table statements (
+    id text not null,
+    channel text not null,
+    format text not null,
+    filename text,
+    sha256 bytea,
+    size_bytes bigint not null default 0,
+    is_partial boolean not null default false,
+    status text not null default 'receiving',
+    rows_done bigint not null default 0,
+    rows_new bigint not null default 0,
+    rows_changed bigint not null default 0,
+    rows_refused bigint not null default 0,
+    faults jsonb not null default '[]',
+    first_occurred_at timestamptz,
+    last_occurred_at timestamptz,
+    actor_id text not null,
+    actor_name text not null,
+    request_id text not null,
+    created_at timestamptz not null default clock_timestamp(),
+    finished_at timestamptz,
+    constraint pk_statements primary key (id),
+    constraint fk_statements_channel foreign key (channel) references channels (code),
+    constraint ck_statements_format check (format in ('csv', 'mt940', 'camt.053')),
+    constraint ck_statements_status check (status in ('receiving', 'importing', 'imported', 'refused', 'abandoned')),
+    constraint ck_statements_finished_at check ((finished_at is null) = (status in ('receiving', 'importing')))
+);
+
+create unique index uq_statements_sha256 on statements (channel, sha256) where status = 'imported';
+create index ix_statements_created_at on statements (created_at, id);
+
+-- What a payment platform says of one payment, by its own number: what it says last, and who of us heard it.
+-- `voided_by` names the correction by which a person judged that this record is to count for nothing.
+create table upstream_records (
+    id bigint generated always as identity,
+    channel text not null,
+    upstream_ref text not null,
+    order_no text,
+    amount bigint not null,
+    fee bigint not null default 0,
+    currency text not null,
+    status text not null,
+    occurred_at timestamptz not null,
+    source text not null,
+    statement_id text,
+    line bigint,
+    voided_by text,
+    constraint pk_upstream_records primary key (id),
+    constraint uq_upstream_records_upstream_ref unique (channel, upstream_ref),
+    constraint ck_upstream_records_status check (status in ('pending', 'success', 'failed', 'refunded')),
+    constraint ck_upstream_records_amount check (amount >= 0),
+    constraint ck_upstream_records_source check (source in ('statement', 'callback', 'query', 'correction'))
+);
+
+create index ix_upstream_records_order_no on upstream_records (order_no);
+create index ix_upstream_records_day on upstream_records (channel, occurred_at);
+
+select revoke_from_others('statements', 'delete, truncate, references, trigger');
+select revoke_from_others('upstream_records', 'delete, truncate, references, trigger');
+"""
+
+
+def upgrade() -> None:
+    op.execute(_STATEMENTS)
