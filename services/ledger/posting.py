@@ -352,10 +352,11 @@ def _entry_columns(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _delta_columns(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return what the entries add to the sums: one row an hour, merchant, currency, type and counter-account."""
-    sums: dict[tuple[int, str, str, int, str | None], list[int]] = {}
+    """Return what the entries add to the sums: a row an hour, merchant, currency, type, counter-account and channel."""
+    sums: dict[tuple[int, str, str, int, str | None, str | None], list[int]] = {}
     for e in entries:
-        place = (e.at_microseconds // HOUR_MICROSECONDS, e.merchant_id, e.currency, e.type, e.counter_account)
+        hour = e.at_microseconds // HOUR_MICROSECONDS
+        place = (hour, e.merchant_id, e.currency, e.type, e.counter_account, e.channel)
         row = sums.get(place)
         if row is None:
             row = sums[place] = [0, 0, 0]
@@ -367,6 +368,7 @@ def _delta_columns(entries: Sequence[Entry]) -> dict[str, Any]:
         "delta_currencies": texts(place[2] for place in sums),
         "delta_types": integers(place[3] for place in sums),
         "delta_counter_accounts": texts(place[4] for place in sums),
+        "delta_channels": texts(place[5] for place in sums),
         "delta_entries": integers(row[0] for row in sums.values()),
         "delta_increases": integers(row[1] for row in sums.values()),
         "delta_decreases": integers(row[2] for row in sums.values()),

@@ -120,13 +120,15 @@ with opening as (
                                 holder_type, holder_id, currency, order_no, channel, note, reason, actor_id,
                                 actor_name, actor_type, request_id, at, n)
 ), summing as (
-    insert into posting_deltas (hour, merchant_id, currency, type, counter_account, entries, increase, decrease)
-    select timestamptz 'epoch' + hour * interval '1 hour', merchant_id, currency, type, counter_account, entries,
-           increase, decrease
+    insert into posting_deltas (hour, merchant_id, currency, type, counter_account, channel, entries, increase,
+        decrease)
+    select timestamptz 'epoch' + hour * interval '1 hour', merchant_id, currency, type, counter_account, channel,
+           entries, increase, decrease
       from unnest(%(delta_hours)s::bigint[], {_texts("delta_merchant_ids", "delta_currencies")},
-                  %(delta_types)s::smallint[], {_texts("delta_counter_accounts")}, %(delta_entries)s::bigint[],
+                  %(delta_types)s::smallint[], {_texts("delta_counter_accounts", "delta_channels")},
+                  %(delta_entries)s::bigint[],
                   %(delta_increases)s::numeric[], %(delta_decreases)s::numeric[])
-           as d(hour, merchant_id, currency, type, counter_account, entries, increase, decrease)
+           as d(hour, merchant_id, currency, type, counter_account, channel, entries, increase, decrease)
 ), telling as (
     insert into outbox (event_id, routing_key, envelope)
     select * from unnest(%(event_ids)b::text[], %(routing_keys)b::text[], %(envelopes)b::text[])

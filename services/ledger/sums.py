@@ -24,11 +24,11 @@ _FOLD = sa.text(
          order by 1, 2, 3
             on conflict on constraint pk_system_account_totals do update set balance = t.balance + excluded.balance
     ), by_hour as (
-        insert into hourly_totals as t (hour, merchant_id, currency, type, entries, increase, decrease)
-        select hour, merchant_id, currency, type, sum(entries), sum(increase), sum(decrease)
+        insert into hourly_totals as t (hour, merchant_id, currency, type, channel, entries, increase, decrease)
+        select hour, merchant_id, currency, type, coalesce(channel, ''), sum(entries), sum(increase), sum(decrease)
           from taken
-         group by 1, 2, 3, 4
-         order by 1, 2, 3, 4
+         group by 1, 2, 3, 4, 5
+         order by 1, 2, 3, 4, 5
             on conflict on constraint pk_hourly_totals do update
                set entries = t.entries + excluded.entries, increase = t.increase + excluded.increase,
                    decrease = t.decrease + excluded.decrease

@@ -4,6 +4,7 @@ An order is locked first and its account after it, always, so that no two acts w
 """
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -45,6 +46,7 @@ from shared.ids import new_id
 from shared.money import format_minor, fraction_digits
 from shared.passport import Passport
 from shared.rpc.wire import current_call
+from shared.times import parse_rfc3339
 
 ATTEMPTS_MAX: Final = 5
 
@@ -132,9 +134,10 @@ def settle_order(
             raise OrderSettledOtherwise(upstream_ref=order.upstream_ref)
         return order_view(order)
     _release(session, order)
-    _post(session, passport, settling_change(**_content(order), amount=order.amount), threshold)
-    row = _update(session, order, status=after.value, held=0, upstream_ref=upstream_ref, settled_at=_NOW)
-    _note(session, passport, row, act="settle", before=order.status, amount=row.amount, upstream_ref=upstream_ref)
+    at = _post(session, passport, settling_change(**_content(order), amount=order.amount), threshold)
+    row = _update(session, order, status=after.value, held=0, upstream_ref=upstream_ref, settled_at=at)
+    noted: dict[str, Any] = {"amount": row.amount, "upstream_ref": upstream_ref, "created_at": at}
+    _note(session, passport, row, act="settle", before=order.status, **noted)
     told = _content(row) | {"upstream_ref": upstream_ref, "changes": _status_change(order, row)}
     fee = format_minor(row.fee, row.currency)
     outbox.add(session, OrderSettled(**told, amount=format_minor(row.amount, row.currency), fee=fee))
@@ -186,11 +189,11 @@ def refund_order(
         return order_view(order)
     before = _refunded(session, order)
     minor = amount_to_refund(paid=order.amount, refunded=before, wanted=amount, currency=order.currency)
-    _post(session, passport, refunding_change(**_content(order), amount=minor, reason=said), threshold)
+    at = _post(session, passport, refunding_change(**_content(order), amount=minor, reason=said), threshold)
     refunded = before + minor
     status = Status.REFUNDED if refunded == order.amount else Status.PARTIALLY_REFUNDED
     row = _update(session, order, status=status.value, refunded=refunded)
-    _note(session, passport, row, act="refund", before=order.status, amount=minor, reason=said)
+    _note(session, passport, row, act="refund", before=order.status, amount=minor, reason=said, created_at=at)
     told = _content(row) | {"reason": said, "changes": _status_change(order, row)}
     given_back, in_all = format_minor(minor, row.currency), format_minor(refunded, row.currency)
     outbox.add(session, OrderRefunded(**told, amount=given_back, refunded=in_all))
@@ -277,8 +280,12 @@ def _refunded(session: Session, order: Any) -> int:
     return int(session.execute(given_back).scalar_one())
 
 
-def _post(session: Session, passport: Passport, change: Change, threshold: Threshold) -> None:
-    """Post an order's change, within its act. Raises: InsufficientBalance, BalanceTooLarge, Unavailable."""
+def _post(session: Session, passport: Passport, change: Change, threshold: Threshold) -> datetime:
+    """Post an order's change, within its act.
+
+    Returns: the entry's time, which is the act's too, so that both fall on the same day.
+    Raises: InsufficientBalance, BalanceTooLarge, Unavailable.
+    """
     # The key is claimed by the act itself.
     call = replace(current_call.get(), passport=passport, idempotency_key=None)
     posting = Posting(call, [change], is_of_order=True)
@@ -292,7 +299,7 @@ def _post(session: Session, passport: Passport, change: Change, threshold: Thres
         savepoint.commit()
         if isinstance(outcome, ServiceError):
             raise outcome
-        return
+        return parse_rfc3339(outcome.result["time"])
     raise Unavailable(retry_after_seconds=1)
 
 
@@ -322,8 +329,9 @@ def _note(
     amount: int | None = None,
     upstream_ref: str | None = None,
     reason: str | None = None,
+    created_at: datetime | None = None,
 ) -> None:
-    """Add a row to an order's history."""
+    """Add a row to an order's history. created_at: None is now."""
     session.execute(
         sa.insert(order_history).values(
             order_id=order.id,
@@ -337,5 +345,6 @@ def _note(
             actor_name=passport.actor_name,
             actor_type=passport.actor_type,
             request_id=passport.request_id,
+            created_at=created_at or _NOW,
         )
     )
