@@ -55,7 +55,8 @@ select 1 + user_number, place, 100, n, n + 100,
 ROLL_UP = """
 delete from hourly_totals;
 insert into hourly_totals (hour, merchant_id, currency, type, channel, entries, increase, decrease)
-select date_trunc('hour', created_at, 'UTC'), merchant_id, currency, type, coalesce(channel, ''), count(*), sum(amount), 0
+select date_trunc('hour', created_at, 'UTC'), merchant_id, currency, type, coalesce(channel, ''), count(*), sum(amount),
+       0
   from entries group by 1, 2, 3, 4, 5
 """
 
