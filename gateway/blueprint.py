@@ -71,6 +71,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         """Read the body, or with `location="query"` the query, by a schema; the view gets it as its first argument."""
         # An instance: of a class, webargs would make one for each request, and copy every field.
         once = schema() if isinstance(schema, type) else schema
+        if location == "query" and isinstance(once, Schema):
+            once.is_of_query = True
         read = super().arguments(once, location=location, **kwargs)
 
         def decorator(view: View) -> View:

@@ -11,6 +11,7 @@ from gateway.authentication import Caller
 from gateway.terms import DEADLINE_SECONDS_DEFAULT, UNDECLARED, Terms
 from shared.errors import DeadlineExceeded
 from shared.ids import new_id
+from shared.masking import mask_text, secret_in
 from shared.passport import Passport
 
 USER_AGENT_LENGTH_MAX = 300
@@ -87,9 +88,9 @@ def begin(request: Request, trusted_proxies: tuple[IPv4Network | IPv6Network, ..
     """Make the context of a request that has just arrived."""
     given = request.headers.get("X-Request-ID", "")
     g.context = RequestContext(
-        request_id=given if _SANE_REQUEST_ID.fullmatch(given) else new_id("req"),
+        request_id=given if _SANE_REQUEST_ID.fullmatch(given) and not secret_in(given) else new_id("req"),
         ip=client_ip(request.remote_addr or "", request.headers.getlist("X-Forwarded-For"), trusted_proxies),
-        user_agent=request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH_MAX],
+        user_agent=mask_text(request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH_MAX]),
     )
     return context()
 

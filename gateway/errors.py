@@ -27,5 +27,13 @@ class InvalidIdempotencyKey(InvalidRequest):
     """An Idempotency-Key is 1 to 255 visible ASCII characters."""
 
 
+class CardNumberInText(InvalidRequest):
+    """A card number does not belong into a text."""
+
+
+class TokenInText(InvalidRequest):
+    """A token or a key does not belong into a text."""
+
+
 class ServiceUnavailable(Unavailable):
     """A service that this request needs does not answer right now."""

@@ -10,8 +10,11 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from gateway.context import context
+from gateway.errors import CardNumberInText, TokenInText
 from shared.errors import InvalidRequest
+from shared.masking import mask_text
 
+_ERROR_OF_MESSAGE = {error.title: error for error in (CardNumberInText, TokenInText)}
 _NUL_CHARACTERS = (b"\\u0000", b"\x00")
 
 
@@ -34,9 +37,11 @@ class StrictParser(FlaskParser):
         """Refuse what does not fit its schema: 422, field to messages."""
         messages = error.messages if isinstance(error.messages, dict) else {"_schema": error.messages}
         errors = flat_messages({k: v for location in messages.values() for k, v in _as_dict(location).items()})
+        # A name that nobody knows may be a secret in the wrong place, too.
+        errors = {mask_text(field): texts for field, texts in errors.items()}
         field, first = next(iter(errors.items()))
         detail = f"{first[0]}" if field == "_schema" else f"{field}: {first[0]}"
-        raise InvalidRequest(detail, errors=errors) from None
+        raise _ERROR_OF_MESSAGE.get(first[0], InvalidRequest)(detail, errors=errors) from None
 
 
 def has_body(request: Request) -> bool:
@@ -78,7 +83,9 @@ def refuse_body(request: Request) -> None:
         if not isinstance(value, dict):
             raise InvalidRequest.of_field("_schema", "Invalid input type.")
         if value:
-            raise InvalidRequest("This route takes no fields.", errors={key: ["Unknown field."] for key in value})
+            raise InvalidRequest(
+                "This route takes no fields.", errors={mask_text(key): ["Unknown field."] for key in value}
+            )
 
 
 def flat_messages(messages: dict[Any, Any], prefix: str = "") -> dict[str, list[str]]:

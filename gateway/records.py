@@ -20,7 +20,7 @@ from shared.contracts.gateway import ApiCalled, SystemErrorOccurred
 from shared.errors import Unavailable
 from shared.events import Envelope, Event
 from shared.link import OutgoingMessage
-from shared.logs import mask_text
+from shared.masking import mask_text
 from shared.times import rfc3339, utc_now
 
 log = structlog.get_logger(__name__)
@@ -142,7 +142,7 @@ def _call_facts(status: int) -> tuple[Envelope, dict[str, Any], float]:
         "request_id": current.request_id,
         "actor": {"id": passport.actor_id, "name": passport.actor_name, "type": passport.actor_type},
         "ip": current.ip,
-        "user_agent": mask_text(current.user_agent),
+        "user_agent": current.user_agent,
         "action": request.endpoint or "no_route",
         "resource_type": name.removesuffix("_id"),
         "resource_id": mask_text(str(value)[:PATH_LENGTH_MAX]),

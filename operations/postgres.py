@@ -34,6 +34,7 @@ fsync = on
 synchronous_commit = on
 full_page_writes = on
 log_line_prefix = '%m [%p] %u@%d '
+log_error_verbosity = terse
 timezone = 'UTC'
 """
 

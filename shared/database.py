@@ -28,7 +28,7 @@ ATTEMPTS_MAX = 5
 CONNECTION_WAIT_SECONDS_MAX = 5
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 10_000
-SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
+SERIALIZATION_FAILURE, DEADLOCK, LOCK_NOT_AVAILABLE = "40001", "40P01", "55P03"
 Result = TypeVar("Result")
 
 
@@ -43,6 +43,7 @@ def make_engine(database_url: str, *, connections_max: int) -> sa.Engine:
         pool_size=connections_max,
         max_overflow=0,
         pool_timeout=CONNECTION_WAIT_SECONDS_MAX,
+        hide_parameters=True,  # an error that quotes its statement must not quote what people sent
         connect_args={
             "connect_timeout": 3,
             "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"

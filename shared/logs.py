@@ -1,58 +1,20 @@
 """Logs of every process: one JSON object a line, with the request id, and with every secret masked.
 
-Masking is the last step before the line is written, so that no caller can forget it. Source: RELIABILITY.md R31.
+Masking (`shared/masking.py`) is the last step before the line is written, so that no caller can forget it.
+Source: RELIABILITY.md R31.
 """
 
 import logging
-import re
 import sys
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
 import structlog
-from stdnum import luhn
 
-MASK = "***"
+from shared.masking import mask
+
 request_id_var: ContextVar[str] = ContextVar("request_id", default="")
-
-_SECRET_KEYS = re.compile(
-    r"(?i)passw|secret|token|otp|authorization|cookie|api_?key|private_?key|card_?number|(^|_)pan($|_)|recovery_code|cvv"
-)
-_SECRET_TEXTS = (
-    re.compile(r"eyJ[\w-]{5,}\.[\w-]{5,}\.[\w-]{5,}"),  # JSON web tokens
-    re.compile(r"\b\d{6,12}:[\w-]{30,}"),  # a Telegram bot's token
-    re.compile(r"\bch[kr]_[\w-]{8,}"),  # our API keys and refresh tokens
-    re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),  # user and password in an address
-    re.compile(r"(?i)(?<=bearer )\S+"),
-    re.compile(r"otpauth://\S+"),
-)
-_LONG_NUMBER = re.compile(r"(?<!\d)(?:\d[ -]?){12,18}\d(?!\d)")
-
-
-def _masked_number(match: re.Match[str]) -> str:
-    digits = re.sub(r"\D", "", match.group())
-    return f"{MASK}{digits[-4:]}" if luhn.is_valid(digits) else match.group()
-
-
-def mask_text(text: str) -> str:
-    """Return the text with tokens, keys, passwords in addresses and card numbers masked."""
-    for pattern in _SECRET_TEXTS:
-        text = pattern.sub(MASK, text)
-    return _LONG_NUMBER.sub(_masked_number, text)
-
-
-def mask(value: Any, key: str = "") -> Any:
-    """Return the value with everything secret in it masked, by the name of its key or by its looks."""
-    if key and _SECRET_KEYS.search(key) and value not in (None, "", True, False):
-        return MASK
-    if isinstance(value, str):
-        return mask_text(value)
-    if isinstance(value, dict):
-        return {k: mask(v, str(k)) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [mask(v) for v in value]
-    return value
 
 
 def _masking(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

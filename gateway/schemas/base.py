@@ -4,17 +4,34 @@ from typing import Any
 
 import marshmallow as ma
 
+from gateway.errors import CardNumberInText, TokenInText
 from gateway.schemas import fields
 from shared.errors import InvalidRequest
+from shared.masking import Secret, is_secret, secret_in
 from shared.money import parse_minor
 from shared.paging import LIMIT_DEFAULT, LIMIT_MAX
 
 
 class Schema(ma.Schema):
-    """Fields in the order in which they are written, unknown ones refused, amounts checked against their currency."""
+    """Fields in the order in which they are written, unknown ones refused, amounts checked against their currency.
+
+    is_of_query: a query is not kept, and may look for anything; what a body says is kept, so it holds no secret.
+    """
+
+    is_of_query = False
 
     class Meta:
         unknown = ma.RAISE
+
+    @ma.validates_schema
+    def refuse_secrets(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse a card number or a token that stands anywhere but in its own field."""
+        if self.is_of_query:
+            return
+        for name, field in self.fields.items():
+            value = data.get(name)
+            if value is not None and (found := _secret_in(field, value, name)):
+                raise ma.ValidationError(SECRET_MESSAGES[found], field.data_key or name)
 
     @ma.validates_schema
     def check_fraction_digits(self, data: dict[str, Any], **_kwargs: Any) -> None:
@@ -27,6 +44,20 @@ class Schema(ma.Schema):
                     parse_minor(amount, currency)
                 except InvalidRequest as error:
                     raise ma.ValidationError(error.detail, field.data_key or name) from None
+
+
+SECRET_MESSAGES: dict[Secret, str] = {"card_number": CardNumberInText.title, "token": TokenInText.title}
+
+
+def _secret_in(field: ma.fields.Field[Any], value: Any, name: str) -> Secret | None:
+    """Return what secret a field was sent that does not belong there."""
+    if isinstance(field, fields.Text):
+        found = None if is_secret(name) else secret_in(value, name)
+        return found if found in field.secrets_refused else None
+    if isinstance(field, fields.List):
+        return next((found for item in value if (found := _secret_in(field.inner, item, name))), None)
+    # A schema within checks what it holds itself, and all other kinds of fields let no text through.
+    return secret_in(value, name) if type(field) in (fields.Raw, fields.Dict) else None
 
 
 class ReasonSchema(Schema):

@@ -39,6 +39,8 @@ class CardListSchema(Schema):
 class NumberField(fields.Text):
     """A full card number, with or without spaces and hyphens. It is never answered."""
 
+    secrets_refused = frozenset({"token"})
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(length_min=12, length_max=30, metadata={"example": "4111 1111 1111 1111"}, **kwargs)
 

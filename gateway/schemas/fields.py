@@ -10,6 +10,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, validate
 
 from shared.errors import InvalidRequest
+from shared.masking import Secret
 from shared.money import fraction_digits
 from shared.times import parse_rfc3339, rfc3339
 
@@ -27,7 +28,9 @@ Raw = fields.Raw
 
 
 class Text(fields.String):
-    """A text of bounded length."""
+    """A text of bounded length. In a body it holds none of `secrets_refused`: `schemas.base.Schema` sees to it."""
+
+    secrets_refused: frozenset[Secret] = frozenset({"card_number", "token"})
 
     def __init__(self, *, length_min: int = 0, length_max: int = TEXT_LENGTH_MAX, **kwargs: Any) -> None:
         bounds = validate.Length(min=length_min or None, max=length_max)

@@ -39,7 +39,7 @@ from shared.contracts.cards import (
 from shared.copies import require_merchant
 from shared.errors import InvalidRequest, PermissionDenied
 from shared.ids import new_id
-from shared.logs import mask_text
+from shared.masking import mask_text
 from shared.money import fraction_digits
 from shared.passport import Passport
 from shared.times import utc_now

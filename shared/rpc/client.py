@@ -22,6 +22,7 @@ from shared.rpc.wire import (
     Answer,
     Call,
     MalformedMessage,
+    kept_key,
     pack_call,
     unpack_answer,
 )
@@ -114,7 +115,7 @@ class RpcClient:
             method=method,
             passport=passport,
             arguments=arguments,
-            idempotency_key=idempotency_key,
+            idempotency_key=kept_key(idempotency_key, key=self._keys[service]),
             deadline=time.time() + timeout,
         )
         if not self._link.wait_until_up(min(timeout, CONNECT_WAIT_SECONDS_MAX)):

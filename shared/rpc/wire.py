@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from shared.errors import ServiceError
+from shared.masking import secret_in
 from shared.passport import Passport, sign_passport, verify_passport
 from shared.sealing import BrokenSeal, seal, unseal
 
@@ -55,6 +56,13 @@ class Call:
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")
+
+
+def kept_key(idempotency_key: str | None, *, key: bytes) -> str | None:
+    """Return an idempotency key as messages and tables may hold it: one that looks like a secret as its keyed hash."""
+    if idempotency_key is None or secret_in(idempotency_key) is None:
+        return idempotency_key
+    return f"hidden-{hmac.digest(key, b'idempotency key ' + idempotency_key.encode(), 'sha256').hex()}"
 
 
 def pack_call(call: Call, *, key: bytes, correlation_id: str) -> bytes:

@@ -3,11 +3,17 @@
 import io
 import json
 import logging
+from dataclasses import dataclass
 
 import pytest
 import structlog
 
-from shared.logs import mask, mask_text, set_up_logs
+from shared.events import Event
+from shared.logs import set_up_logs
+from shared.masking import mask, mask_text, mask_typed, secret_in
+from shared.outbox import outbox_row
+from shared.passport import service_passport
+from shared.rpc.wire import Call, kept_key
 
 CARD = "4111 1111 1111 1111"
 CANARIES = {
@@ -45,6 +51,63 @@ def test_what_is_no_secret_stays() -> None:
     assert mask_text("4111 1111 1111 1112") == "4111 1111 1111 1112"  # not Luhn-valid
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4111111111111111",
+        "4111-1111-1111-1111",
+        "card 4111 1111 1111 1111 12/29",
+        "card 4111 1111 1111 1111 123",
+        "paid 20 4111 1111 1111 1111",
+        "3782 822463 10005",
+        "4111\u00a01111\u20111111 1111.",
+    ],
+)
+def test_a_card_number_is_found_however_it_is_written(text: str) -> None:
+    assert secret_in(text) == "card_number"
+    assert "***" in mask_text(text)
+    assert "1111 1111" not in mask_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Refund of 20261124000000018",  # an order's number that begins with its day, and is Luhn-valid
+        "Ticket 20261124-000000018",
+        "1763990000004",  # milliseconds, Luhn-valid
+        "4111111111111112",
+        "4111111111111111.50",  # an amount
+        "41111111111111110000",
+        "The bearer asked for it.",
+        "https://example.com/a:b@c",
+    ],
+)
+def test_what_is_no_secret_is_taken(text: str) -> None:
+    assert secret_in(text) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["a JSON web token", "a bot's token", "an API key", "a refresh token", "an enrolment address"]
+)
+def test_a_token_is_found_in_what_somebody_sent(name: str) -> None:
+    assert secret_in({"notes": [f"see {CANARIES[name]}"]}) == "token"
+    assert secret_in({CANARIES[name]: 1}) == "token"
+    assert secret_in({"refresh_token": CANARIES[name]}) is None
+
+
+@pytest.mark.parametrize("name", ["order_no", "upstream_ref", "user_id", "device_id", "fingerprint"])
+def test_a_number_that_another_system_gave_is_taken_and_left_as_it_is(name: str) -> None:
+    sent = {name: "4111111111111111", "amount": "4111111111111111"}
+    assert secret_in({name: "4111111111111111"}) is None
+    assert mask_typed(sent) == sent
+    assert mask_typed({"note": sent[name]}) == {"note": "***1111"}
+
+
+def test_one_of_our_own_ids_is_no_place_for_a_card_number() -> None:
+    assert secret_in({"card_ids": ["4111111111111111"]}) == "card_number"
+
+
 def test_a_line_of_any_logger_is_masked_json(capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -65,3 +128,44 @@ def test_a_line_of_any_logger_is_masked_json(capsys: pytest.CaptureFixture[str])
     assert [line["service"] for line in lines] == ["sample"] * 3
     for canary in ("canary-1", CARD, CANARIES["a JSON web token"]):
         assert canary not in stream.getvalue()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoteWritten(Event):
+    """Somebody wrote something down."""
+
+    service = "masking_tests"
+    resource_type = "order"
+
+    order_id: str
+    order_no: str
+    reason: str
+    changes: dict[str, dict[str, str]]
+
+
+def test_an_event_leaves_the_process_without_what_people_should_not_have_typed() -> None:
+    event = NoteWritten(
+        order_id="4111111111111111",
+        order_no="4111111111111111",
+        reason=f"card {CARD}",
+        changes={"name": {"before": "Ada", "after": f"key {CANARIES['an API key']}"}},
+    )
+    passport = service_passport("tests")
+    call = Call(service="masking_tests", method="write_note", passport=passport, arguments={})
+    envelope = json.loads(outbox_row(event, call)["envelope"])
+    assert envelope["resource_id"] == "4111111111111111"
+    assert envelope["payload"] == {
+        "order_id": "4111111111111111",
+        "order_no": "4111111111111111",
+        "reason": "card ***1111",
+        "changes": {"name": {"before": "Ada", "after": "key ***"}},
+    }
+
+
+def test_an_idempotency_key_that_is_a_secret_travels_as_its_keyed_hash() -> None:
+    kept = kept_key("4111111111111111", key=b"k" * 32)
+    assert kept is not None
+    assert "4111" not in kept
+    assert kept == kept_key("4111111111111111", key=b"k" * 32) != kept_key("4111111111111111", key=b"j" * 32)
+    assert kept_key("an-ordinary-key", key=b"k" * 32) == "an-ordinary-key"
+    assert kept_key(None, key=b"k" * 32) is None

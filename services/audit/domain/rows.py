@@ -13,7 +13,7 @@ from shared.contracts.audit import LogType, Outcome
 from shared.contracts.gateway import ApiCalled
 from shared.contracts.ledger import BalancesChanged
 from shared.contracts.system import SystemErrorOccurred
-from shared.logs import mask_text
+from shared.masking import mask_text
 from shared.times import parse_rfc3339, rfc3339, utc_now
 
 KEY_LENGTH_MAX = 200  # of what is indexed: ids, names, actions

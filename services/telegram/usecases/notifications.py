@@ -22,7 +22,7 @@ from shared.contracts.telegram import (
     TestNotificationQueued,
 )
 from shared.ids import new_id
-from shared.logs import mask_text
+from shared.masking import mask_text
 from shared.passport import Passport
 from shared.times import utc_now
 
