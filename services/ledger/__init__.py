@@ -1,8 +1,9 @@
-"""The ledger owns accounts, entries, the sums of them, and orders; every change of a balance is an entry.
+"""The ledger owns accounts, entries, the sums of them, orders, what became of cards' transfers; a change is an entry.
 
 RPC: post_balance_change, post_balance_changes, list_balance_types, list_balance_logs, summarize_balance_logs,
 list_accounts, list_user_accounts, read_trial_balance, verify_ledger, create_order, settle_order, fail_order,
-refund_order, get_order, list_orders. Calls: users.get_merchant.
+refund_order, get_order, list_orders, transfer_card_money, find_card_account,
+list_card_balance_logs. Calls: users.get_merchant.
 Emits: BalancesChanged, LargeChangeDetected, LedgerVerified, OrderCreated, OrderSettled, OrderFailed, OrderRefunded.
 Hears: settings.ParameterChanged, users.MerchantCreated, users.MerchantUpdated.
 """

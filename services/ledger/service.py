@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from services.ledger import sums, verification
+from services.ledger.calls.cards import CardCalls
 from services.ledger.calls.entries import EntryCalls
 from services.ledger.calls.orders import OrderCalls
 from shared.contracts.settings import ParameterChanged
@@ -23,8 +24,8 @@ GC_OBJECTS_BETWEEN = 200_000
 PROOF_SECONDS = 240  # R20: incremental at least each five minutes; the whole proof is the task `balance_check`
 
 
-class LedgerService(EntryCalls, OrderCalls):
-    """Accounts, entries, orders, and their proof."""
+class LedgerService(EntryCalls, OrderCalls, CardCalls):
+    """Accounts, entries, orders, the money of cards, and their proof."""
 
     name = "ledger"
 

@@ -4,7 +4,7 @@ Amounts are decimal strings with the currency beside them; a holder is a user, a
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal, NotRequired, TypedDict
+from typing import Any, ClassVar, Final, Literal, NotRequired, TypedDict
 
 from shared.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge, Unavailable
 from shared.events import Event
@@ -213,6 +213,18 @@ class OrderPage(TypedDict):
     next_cursor: str | None
 
 
+class CardTransferOutcome(TypedDict):
+    """What became of a transfer between a merchant and a card, once and for ever.
+
+    `balance` and `version` are those of the card's account after it. `refusal` is the error as it crosses the bus.
+    """
+
+    transfer_id: str
+    balance: str | None
+    version: int | None
+    refusal: dict[str, Any] | None
+
+
 class LedgerFault(TypedDict):
     """Something that a proof of the ledger found. `entry_id` names the row where it shows, if one does."""
 
@@ -239,6 +251,14 @@ class UnknownBalanceType(InvalidRequest):
     """There is no balance type with this code."""
 
 
+class BalanceTypeReserved(InvalidRequest):
+    """The platform itself posts changes of this type; nobody does by hand."""
+
+
+class CardTransferAltered(Conflict):
+    """This transfer was asked for before, with another content."""
+
+
 class WrongSign(InvalidRequest):
     """The amount has the wrong sign for this balance type."""
 
@@ -257,6 +277,10 @@ class ReasonRequired(InvalidRequest):
 
 class InsufficientBalance(Conflict):
     """The balance does not cover this change."""
+
+
+class LimitExceeded(Conflict):
+    """A limit does not allow this change; `limit` says which."""
 
 
 class BalanceTooLarge(Conflict):

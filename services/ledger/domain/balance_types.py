@@ -50,6 +50,7 @@ class BalanceType:
     counter_account: the system account of the other leg; None for a memo entry, which moves nothing.
     is_by_channel: the counter-account is one a channel.
     is_admin: needs `ledger:admin` and a reason.
+    is_reserved: posted by the platform's own acts only, and by nobody who names the code.
     """
 
     code: int
@@ -60,6 +61,7 @@ class BalanceType:
     counter_account: str | None
     is_by_channel: bool = False
     is_admin: bool = False
+    is_reserved: bool = False
 
     def counter_account_for(self, channel: str | None) -> str | None:
         """Return the name of the system account that the other leg goes to."""
@@ -83,6 +85,7 @@ _RESET = "Traffic Reset"
 _MONEY = "Recharge/Withdrawal"
 _PURCHASE = "Purchase"
 _ADJUSTMENT = "Adjustment"
+_PLATFORM = "Platform"
 _REQUIRED, _OPTIONAL, _NONE = OrderNumber.REQUIRED, OrderNumber.OPTIONAL, OrderNumber.NONE
 
 BALANCE_TYPES: Final[dict[int, BalanceType]] = {
@@ -104,6 +107,9 @@ BALANCE_TYPES: Final[dict[int, BalanceType]] = {
         BalanceType(335, _PURCHASE, "Admin Adjust", Sign.EITHER, _OPTIONAL, "adjustments", is_admin=True),
         BalanceType(341, _ADJUSTMENT, "Increase", Sign.POSITIVE, _OPTIONAL, "adjustments", is_admin=True),
         BalanceType(342, _ADJUSTMENT, "Reduce", Sign.NEGATIVE, _OPTIONAL, "adjustments", is_admin=True),
+        # Two entries each, of the merchant's account and of the card's, which cancel out in the system account.
+        BalanceType(511, _PLATFORM, "Card Top-up", Sign.EITHER, _NONE, "card_transfers", is_reserved=True),
+        BalanceType(512, _PLATFORM, "Card Withdrawal", Sign.EITHER, _NONE, "card_transfers", is_reserved=True),
     )
 }
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from services.ledger.domain.balance_types import BALANCE_TYPES, BalanceType, OrderNumber
 from shared.contracts.ledger import (
+    BalanceTypeReserved,
     OrderNumberNotAllowed,
     OrderNumberRequired,
     ReasonRequired,
@@ -48,8 +49,9 @@ def check_change(raw: Any, *, is_admin: bool) -> Change:
     """Return the change that a client's JSON object describes.
 
     is_admin: whether the caller has `ledger:admin`, which the admin types need.
-    Raises, in order: InvalidRequest for an unknown, missing or malformed field; UnknownBalanceType; InvalidMoney;
-    WrongSign; OrderNumberRequired or OrderNumberNotAllowed; PermissionDenied; ReasonRequired.
+    Raises, in order: InvalidRequest for an unknown, missing or malformed field; UnknownBalanceType;
+    BalanceTypeReserved; InvalidMoney; WrongSign; OrderNumberRequired or OrderNumberNotAllowed; PermissionDenied;
+    ReasonRequired.
     """
     if type(raw) is not dict:
         raise InvalidRequest("A change is a JSON object.", errors={"change": ["A change is a JSON object."]})
@@ -73,6 +75,8 @@ def check_change(raw: Any, *, is_admin: bool) -> Change:
     balance_type = BALANCE_TYPES.get(code)
     if balance_type is None:
         raise UnknownBalanceType.of_field("type", f"There is no balance type {code}.")
+    if balance_type.is_reserved:
+        raise BalanceTypeReserved.of_field("type", f"Changes of type {code} are posted by the platform itself.")
     amount = parse_minor(raw["amount"], raw["currency"])
     if not -AMOUNT_MINOR_MAX <= amount <= AMOUNT_MINOR_MAX:
         raise InvalidMoney.of_field("amount", "The amount is too large.")

@@ -52,11 +52,20 @@ class AccountNotFound(NotFound):
 
 
 def list_balance_logs(
-    session: Session, passport: Passport, wanted: LogFilter, *, limit: int, cursor: str | None
+    session: Session,
+    passport: Passport,
+    wanted: LogFilter,
+    *,
+    limit: int,
+    cursor: str | None,
+    card_id: str | None = None,
 ) -> EntryPage:
-    """Return one page of entries, newest first. Raises: InvalidCursor."""
+    """Return one page of entries, newest first; with `card_id` of that card only. Raises: InvalidCursor."""
     plan_for_these_values(session)
-    query = sa.select(entries, _AT_MICROSECONDS).where(*_entry_conditions(session, passport, wanted))
+    conditions = _entry_conditions(session, passport, wanted)
+    if card_id is not None:
+        conditions.append(entries.c.account_id.in_(_account_ids(session, passport, wanted, "card", card_id)))
+    query = sa.select(entries, _AT_MICROSECONDS).where(*conditions)
     if cursor:
         at, account_id, version = position(cursor, length=3)
         place = (instant(at), account_id, version)
@@ -79,7 +88,7 @@ def _entry_conditions(session: Session, passport: Passport, wanted: LogFilter) -
     conditions += in_scope(passport, c.merchant_id, wanted.merchant_id)
     if wanted.user_id is not None:
         # By number, as the index has them: a user's text in every entry's index costs a batch a tenth of its time.
-        conditions.append(c.account_id.in_(_account_ids(session, passport, wanted)))
+        conditions.append(c.account_id.in_(_account_ids(session, passport, wanted, "user", wanted.user_id)))
     if wanted.holder_type is not None:
         conditions.append(c.holder_type == wanted.holder_type)
     if wanted.currency is not None:
@@ -93,8 +102,10 @@ def _entry_conditions(session: Session, passport: Passport, wanted: LogFilter) -
     return conditions
 
 
-def _account_ids(session: Session, passport: Passport, wanted: LogFilter) -> list[int]:
-    conditions = [accounts.c.holder_id == wanted.user_id, accounts.c.holder_type == "user"]
+def _account_ids(
+    session: Session, passport: Passport, wanted: LogFilter, holder_type: str, holder_id: str
+) -> list[int]:
+    conditions = [accounts.c.holder_id == holder_id, accounts.c.holder_type == holder_type]
     conditions += in_scope(passport, accounts.c.merchant_id, wanted.merchant_id)
     return list(session.scalars(sa.select(accounts.c.id).where(*conditions)))
 
@@ -233,6 +244,15 @@ def list_user_accounts(session: Session, passport: Passport, *, user_id: str) ->
     if not rows:
         raise AccountNotFound
     return [account_view(row) for row in rows]
+
+
+def find_card_account(
+    session: Session, passport: Passport, *, card_id: str, merchant_id: str, currency: str
+) -> AccountView | None:
+    """Return a card's account with a merchant; None while nothing was ever put onto it."""
+    holder = [accounts.c.holder_id == card_id, accounts.c.holder_type == "card", accounts.c.currency == currency]
+    rows = _accounts(session, [*holder, *in_scope(passport, accounts.c.merchant_id, merchant_id)], 1)
+    return account_view(rows[0]) if rows else None
 
 
 def _accounts(session: Session, conditions: Conditions, limit: int) -> Sequence[Any]:

@@ -23,6 +23,8 @@ TABLE = [
     (335, "Purchase", "Admin Adjust", "either", "optional", "adjustments"),
     (341, "Adjustment", "Increase", "positive", "optional", "adjustments"),
     (342, "Adjustment", "Reduce", "negative", "optional", "adjustments"),
+    (511, "Platform", "Card Top-up", "either", "none", "card_transfers"),
+    (512, "Platform", "Card Withdrawal", "either", "none", "card_transfers"),
 ]
 
 
@@ -34,6 +36,10 @@ def test_registry_is_the_table() -> None:
 
 def test_admin_types_are_four() -> None:
     assert [code for code, t in BALANCE_TYPES.items() if t.is_admin] == [326, 335, 341, 342]
+
+
+def test_reserved_types_are_two() -> None:
+    assert [code for code, t in BALANCE_TYPES.items() if t.is_reserved] == [511, 512]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""Money between a merchant and a card: each transfer is decided once, for ever, and then only told again."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.ledger.domain.card_transfers import changes_of
+from services.ledger.domain.changes import Change
+from services.ledger.domain.thresholds import Threshold
+from services.ledger.models.card_transfers import card_transfers, outcome_view
+from services.ledger.posting import Posting, PostingRaced, post
+from shared.contracts.ledger import CardTransferAltered, CardTransferOutcome
+from shared.contracts.users import MerchantNotFound
+from shared.errors import Conflict, ServiceError, Unavailable
+from shared.money import parse_minor
+from shared.passport import Passport
+from shared.rpc.wire import current_call
+
+ATTEMPTS_MAX: Final = 5
+
+_CLAIM = sa.text("select pg_advisory_xact_lock(hashtextextended('card_transfer ' || :transfer_id, 0))")
+
+
+def transfer_card_money(
+    session: Session, passport: Passport, *, threshold: Threshold, transfer_id: str, merchant_id: str, **transfer: str
+) -> CardTransferOutcome:
+    """Move money between a merchant's account and a card's, or refuse to; both entries or none.
+
+    transfer: `card_id`, `direction` (top_up or withdrawal), `amount` (positive), `currency`.
+    Returns: what became of it; a refusal is an outcome too, and whoever asks again, however late, gets the first.
+    Raises, in order: MerchantNotFound outside the caller's merchants; InvalidRequest; CardTransferAltered.
+    Emits: BalancesChanged, LargeChangeDetected.
+    Locks: the transfer's id, then the two accounts by ascending id.
+    Idempotent: on `transfer_id`, for ever.
+    """
+    if not passport.sees(merchant_id):
+        raise MerchantNotFound
+    changes = changes_of(transfer_id=transfer_id, merchant_id=merchant_id, **transfer)
+    minor = parse_minor(transfer["amount"], transfer["currency"])
+    content: dict[str, Any] = transfer | {"transfer_id": transfer_id, "merchant_id": merchant_id, "amount": minor}
+    session.execute(_CLAIM, {"transfer_id": transfer_id})
+    known = session.execute(sa.select(card_transfers).where(card_transfers.c.transfer_id == transfer_id)).first()
+    if known is not None:
+        if any(getattr(known, name) != value for name, value in content.items()):
+            raise CardTransferAltered
+        return outcome_view(known)
+    outcome = _post(session, passport, changes, threshold)
+    values = content | (
+        {"refusal": orjson.dumps(outcome.to_wire()).decode()} if isinstance(outcome, Conflict) else outcome
+    )
+    row = session.execute(sa.insert(card_transfers).values(values).returning(card_transfers)).one()
+    return outcome_view(row)
+
+
+def _post(
+    session: Session, passport: Passport, changes: tuple[Change, Change], threshold: Threshold
+) -> dict[str, Any] | Conflict:
+    """Post both changes. Returns: where their entries are, or why they are refused. Raises: Unavailable."""
+    call = replace(current_call.get(), passport=passport, idempotency_key=None)
+    posting = Posting(call, changes, is_batch=True, is_atomic=True)
+    for _ in range(ATTEMPTS_MAX):
+        savepoint = session.begin_nested()
+        try:
+            [outcome] = post(session, [posting], threshold=threshold)
+        except PostingRaced:
+            savepoint.rollback()
+            continue
+        savepoint.commit()
+        if isinstance(outcome, Conflict):
+            outcome.extra.pop("index", None)
+            return outcome
+        if isinstance(outcome, ServiceError):
+            raise outcome
+        return _places(orjson.loads(outcome.result))
+    raise Unavailable(retry_after_seconds=1)
+
+
+def _places(batch: dict[str, Any]) -> dict[str, Any]:
+    entries = {item["entry"]["holder_type"]: item["entry"] for item in batch["items"]}
+    card, merchant = entries["card"], entries["merchant"]
+    return {
+        "card_account_id": int(card["entry_id"].split("_")[1]),
+        "card_version": card["version"],
+        "card_balance": parse_minor(card["balance"], card["currency"]),
+        "merchant_account_id": int(merchant["entry_id"].split("_")[1]),
+        "merchant_version": merchant["version"],
+    }
