@@ -3,7 +3,9 @@
 RPC: post_balance_change, post_balance_changes, list_balance_types, list_balance_logs, summarize_balance_logs,
 list_accounts, list_user_accounts, read_trial_balance, verify_ledger, create_order, settle_order, fail_order,
 refund_order, get_order, list_orders, transfer_card_money, find_card_account,
-list_card_balance_logs. Calls: users.get_merchant.
-Emits: BalancesChanged, LargeChangeDetected, LedgerVerified, OrderCreated, OrderSettled, OrderFailed, OrderRefunded.
+list_card_balance_logs,
+archive_entries, list_archives, get_archive, verify_archive, list_archived_entries. Calls: users.get_merchant.
+Emits: BalancesChanged, LargeChangeDetected, LedgerVerified, OrderCreated, OrderSettled, OrderFailed, OrderRefunded,
+EntriesArchived.
 Hears: settings.ParameterChanged, users.MerchantCreated, users.MerchantUpdated.
 """

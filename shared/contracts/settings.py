@@ -36,6 +36,47 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     parameter.key: parameter
     for parameter in (
         Parameter(
+            key="cards.device_grace_seconds",
+            type="integer",
+            default=120,
+            description="How much later than `cards.device_heartbeat_seconds` a device may be heard of before it counts "
+            "as offline, which is told once.",
+            affects=("cards",),
+            unit="seconds",
+            minimum=0,
+            maximum=86_400,
+        ),
+        Parameter(
+            key="cards.device_heartbeat_seconds",
+            type="integer",
+            default=60,
+            description="How often a device bound to a card is to send a heartbeat; up to this silence it is online.",
+            affects=("cards",),
+            unit="seconds",
+            minimum=1,
+            maximum=86_400,
+        ),
+        Parameter(
+            key="cards.max_cards_per_device",
+            type="integer",
+            default=5,
+            description="How many cards a device may be bound to at once. A lower value ends no binding.",
+            affects=("cards",),
+            unit="cards",
+            minimum=1,
+            maximum=1_000,
+        ),
+        Parameter(
+            key="cards.max_devices_per_card",
+            type="integer",
+            default=5,
+            description="How many devices may be bound to a card at once. A lower value ends no binding.",
+            affects=("cards",),
+            unit="devices",
+            minimum=1,
+            maximum=1_000,
+        ),
+        Parameter(
             key="ledger.large_change_threshold",
             type="decimal",
             default="10000.00",
@@ -47,11 +88,22 @@ PARAMETERS: Final[dict[str, Parameter]] = {
             maximum="1000000000000.00",
         ),
         Parameter(
+            key="ledger.retention_months",
+            type="integer",
+            default=0,
+            description="Entries of a month that ended more than this many months ago leave the balance log for a "
+            "compressed archive, which still proves. 0 keeps them in the log for ever.",
+            affects=("ledger",),
+            unit="months",
+            minimum=0,
+            maximum=240,
+        ),
+        Parameter(
             key="system.timezone",
             type="timezone",
             default="UTC",
-            description="The time zone whose calendar days `date=` and `month=` mean.",
-            affects=("ledger",),
+            description="The time zone whose calendar days `date=`, `month=` and the daily limits of cards mean.",
+            affects=("cards", "ledger"),
             unit="IANA time zone",
         ),
     )

@@ -85,18 +85,7 @@ def enter(account: Account, change: Change, maker: Maker, *, at_microseconds: in
     version = account.version + 1
     balance_type = change.type
     counter_account = balance_type.counter_account_for(change.channel)
-    order_no, channel, note, reason = change.order_no, change.channel, change.note, change.reason
-    # `posting_sql.py` says the same in SQL, for the proof of the chain.
-    content = (
-        f"{account.id}\x1f{version}\x1f{change.amount}\x1f{before}\x1f{after}\x1f{balance_type.code}"
-        f"\x1f{counter_account or ''}\x1f{account.merchant_id}\x1f{account.holder_type}\x1f{account.holder_id}"
-        f"\x1f{account.currency}\x1f{order_no or ''}\x1f{channel or ''}\x1f{note or ''}\x1f{reason or ''}"
-        f"\x1f{maker.actor_id}\x1f{maker.actor_name}\x1f{maker.actor_type}\x1f{maker.request_id}"
-        f"\x1f{at_microseconds}"
-    )
-    digest = sha256(account.digest + sha256(content.encode()).digest()).digest()
-    account.balance, account.version, account.digest = after, version, digest
-    return Entry(
+    entry = Entry(
         account.id,
         version,
         change.amount,
@@ -108,17 +97,35 @@ def enter(account: Account, change: Change, maker: Maker, *, at_microseconds: in
         account.holder_type,
         account.holder_id,
         account.currency,
-        order_no,
-        channel,
-        note,
-        reason,
+        change.order_no,
+        change.channel,
+        change.note,
+        change.reason,
         maker.actor_id,
         maker.actor_name,
         maker.actor_type,
         maker.request_id,
         at_microseconds,
-        digest,
+        NO_DIGEST,
     )
+    entry.digest = digest_of(account.digest, entry)
+    account.balance, account.version, account.digest = after, version, entry.digest
+    return entry
+
+
+def digest_of(previous: bytes, e: Any) -> bytes:
+    """Return the digest of an entry, or of a row with its fields, that follows one with the previous digest.
+
+    `verification.py` says the same in SQL, for the proof of the chain.
+    """
+    content = (
+        f"{e.account_id}\x1f{e.version}\x1f{e.amount}\x1f{e.balance_before}\x1f{e.balance_after}\x1f{e.type}"
+        f"\x1f{e.counter_account or ''}\x1f{e.merchant_id}\x1f{e.holder_type}\x1f{e.holder_id}"
+        f"\x1f{e.currency}\x1f{e.order_no or ''}\x1f{e.channel or ''}\x1f{e.note or ''}\x1f{e.reason or ''}"
+        f"\x1f{e.actor_id}\x1f{e.actor_name}\x1f{e.actor_type}\x1f{e.request_id}"
+        f"\x1f{e.at_microseconds}"
+    )
+    return sha256(previous + sha256(content.encode()).digest()).digest()
 
 
 def entry_id(account_id: int, version: int) -> str:

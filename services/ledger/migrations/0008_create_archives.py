@@ -38,6 +38,7 @@ create table archive_parts (
     content bytea not null,
     constraint pk_archive_parts primary key (archive_id, part),
     constraint fk_archive_parts_archive_id foreign key (archive_id) references archives (id)
+        deferrable initially deferred
 );
 
 alter table archive_parts alter column content set storage external;
@@ -56,6 +57,7 @@ create table archive_totals (
     constraint uq_archive_totals unique nulls not distinct
         (archive_id, hour, merchant_id, currency, type, counter_account),
     constraint fk_archive_totals_archive_id foreign key (archive_id) references archives (id)
+        deferrable initially deferred
 );
 
 -- Where an account's entries go on: what the last of its entries that left says.
@@ -85,16 +87,19 @@ declare
     kept record;
     name text;
     found record;
+    totals record;
+    parts record;
 begin
     select month, entries into strict kept from archives where id = archive;
     name := 'entries_' || to_char(kept.month, 'YYYY_MM');
     execute format('alter table entries detach partition %I', name);
     execute format('select count(*) as entries, coalesce(sum(amount), 0) as amount from %I', name) into found;
-    if (found.entries, found.amount) is distinct from (
-        select sum(entries), sum(increase + decrease) from archive_totals where archive_id = archive
-    ) or found.entries <> kept.entries or found.entries is distinct from (
-        select sum(entries) from archive_parts where archive_id = archive
-    ) then
+    select sum(entries) as entries, sum(increase + decrease) as amount into totals
+      from archive_totals where archive_id = archive;
+    select sum(entries) as entries into parts from archive_parts where archive_id = archive;
+    if found.entries is distinct from kept.entries or found.entries is distinct from parts.entries
+        or found.entries is distinct from totals.entries or found.amount is distinct from totals.amount
+    then
         raise exception 'archive % does not hold what % holds', archive, name;
     end if;
     execute format('drop table %I', name);

@@ -25,6 +25,7 @@ from services.ledger.domain.orders import (
     state_after,
 )
 from services.ledger.domain.thresholds import Threshold
+from services.ledger.models.archives import archived_refunds
 from services.ledger.models.entries import accounts, entries
 from services.ledger.models.orders import order_history, order_user_id, order_view, orders
 from services.ledger.posting import Posting, PostingRaced, post
@@ -277,7 +278,12 @@ def _refunded(session: Session, order: Any) -> int:
         entries.c.currency == order.currency,
         entries.c.type.in_(REFUND_TYPES),
     )
-    return int(session.execute(given_back).scalar_one())
+    of_archived = sa.select(sa.func.coalesce(sa.func.sum(archived_refunds.c.amount), 0)).where(
+        archived_refunds.c.order_no == order.order_no,
+        archived_refunds.c.merchant_id == order.merchant_id,
+        archived_refunds.c.currency == order.currency,
+    )
+    return int(session.execute(sa.select(given_back.scalar_subquery() + of_archived.scalar_subquery())).scalar_one())
 
 
 def _post(session: Session, passport: Passport, change: Change, threshold: Threshold) -> datetime:

@@ -1,0 +1,75 @@
+"""The tables of archives, and how others see their rows."""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from shared.contracts.archives import ArchiveView
+from shared.times import rfc3339
+
+_metadata = sa.MetaData()
+
+archives: Final = sa.Table(
+    "archives",
+    _metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger),
+    sa.Column("month", sa.Date),
+    sa.Column("entries", sa.BigInteger),
+    sa.Column("accounts", sa.BigInteger),
+    sa.Column("parts", sa.BigInteger),
+    sa.Column("size_bytes", sa.BigInteger),
+    sa.Column("digest", sa.LargeBinary),
+    sa.Column("previous_digest", sa.LargeBinary),
+    sa.Column("reason", sa.Text),
+    sa.Column("actor_id", sa.Text),
+    sa.Column("actor_name", sa.Text),
+    sa.Column("archived_at", sa.DateTime(timezone=True)),
+)
+
+archive_parts: Final = sa.Table(
+    "archive_parts",
+    _metadata,
+    sa.Column("archive_id", sa.Text, primary_key=True),
+    sa.Column("part", sa.BigInteger, primary_key=True),
+    sa.Column("first_account_id", sa.BigInteger),
+    sa.Column("last_account_id", sa.BigInteger),
+    sa.Column("entries", sa.BigInteger),
+    sa.Column("sha256", sa.LargeBinary),
+    sa.Column("content", sa.LargeBinary),
+)
+
+archived_openings: Final = sa.Table(
+    "archived_openings",
+    _metadata,
+    sa.Column("account_id", sa.BigInteger, primary_key=True),
+    sa.Column("version", sa.BigInteger),
+    sa.Column("balance", sa.BigInteger),
+    sa.Column("digest", sa.LargeBinary),
+)
+
+archived_refunds: Final = sa.Table(
+    "archived_refunds",
+    _metadata,
+    sa.Column("merchant_id", sa.Text, primary_key=True),
+    sa.Column("order_no", sa.Text, primary_key=True),
+    sa.Column("currency", sa.Text, primary_key=True),
+    sa.Column("amount", sa.BigInteger),
+)
+
+
+def archive_view(row: Any) -> ArchiveView:
+    """Return a row of archives as others know it."""
+    return {
+        "archive_id": row.id,
+        "number": row.number,
+        "month": f"{row.month:%Y-%m}",
+        "entries": row.entries,
+        "accounts": row.accounts,
+        "parts": row.parts,
+        "size_bytes": row.size_bytes,
+        "digest": row.digest.hex(),
+        "reason": row.reason,
+        "operator": row.actor_name,
+        "archived_at": rfc3339(row.archived_at),
+    }
