@@ -1,12 +1,15 @@
 """The architecture's table says what the code does."""
 
 import importlib
+import inspect
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
 
+import shared.contracts
 from operations.services import SERVICES
 from shared.events import known_events
 from shared.rpc.server import RpcEntrypoint
@@ -29,7 +32,8 @@ def names_in(cell: str) -> set[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_table_lists_what_a_service_emits(name: str) -> None:
-    importlib.import_module(f"shared.contracts.{name}")
+    for contract in pkgutil.iter_modules(shared.contracts.__path__):
+        importlib.import_module(f"shared.contracts.{contract.name}")
     emitted = {key.split(".")[1] for key in known_events() if key.startswith(f"{name}.")}
     assert names_in(row(name)[1]) == emitted
 
@@ -51,7 +55,7 @@ def test_a_package_lists_its_methods(name: str) -> None:
     service = getattr(importlib.import_module(module), class_name)
     methods = {
         method
-        for method, function in vars(service).items()
+        for method, function in inspect.getmembers(service)
         if any(isinstance(e, RpcEntrypoint) for e in getattr(function, ENTRYPOINT_EXTENSIONS_ATTR, ()))
     }
     docstring = importlib.import_module(f"services.{name}").__doc__ or ""
