@@ -1,4 +1,4 @@
-"""The keys of an instance, made once and kept in its home: passports, access tokens, card numbers, the bot."""
+"""The keys of an instance, made once and kept in its home: passports, tokens, cards, channels, second factors, bot."""
 
 import base64
 import secrets
@@ -11,6 +11,7 @@ from operations.home import Home, write_private
 
 KEY_BYTES = 32
 PAN_KEY_ID = "1"
+TOTP_KEY_ID = "1"
 
 
 def passport_key(home: Home, service: str) -> str:
@@ -21,6 +22,16 @@ def passport_key(home: Home, service: str) -> str:
 def card_number_keys(home: Home) -> dict[str, str]:
     """Return the keys of card numbers as the cards service reads them; whoever loses them loses the numbers."""
     return {"PAN_KEY": _key(home, "pan"), "PAN_INDEX_KEY": _key(home, "pan_index"), "PAN_KEY_ID": PAN_KEY_ID}
+
+
+def totp_keys(home: Home) -> dict[str, str]:
+    """Return the key of two-factor secrets as users reads it; whoever loses it resets everybody's second factor."""
+    return {"TOTP_KEY": _key(home, "totp"), "TOTP_KEY_ID": TOTP_KEY_ID}
+
+
+def channel_key(home: Home) -> str:
+    """Return the key of the secrets of channels as the ledger reads it; whoever loses it enters them anew."""
+    return _key(home, "channel")
 
 
 def signing_key_file(home: Home) -> Path:

@@ -22,7 +22,7 @@ from operations.supervision import ROOT, Program
 SIMULATOR = "telegram-simulator"
 SCALABLE = (*SERVICES, GATEWAY)
 INSTANCES_MAX = 16
-CALLS_THE_WORLD = ("telegram",)
+CALLS_THE_WORLD = ("ledger", "telegram")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def environment(home: Home, servers: Servers, process: Process) -> dict[str, str
     }
     if service.name not in CALLS_THE_WORLD:
         told["EVENTLET_NO_GREENDNS"] = "yes"  # they look up nothing but loopback, and start a tenth faster
-    own = {"users": _users, "cards": keys.card_number_keys, "telegram": _telegram}.get(service.name)
+    own = {"users": _users, "ledger": _ledger, "cards": keys.card_number_keys, "telegram": _telegram}.get(service.name)
     return told | (own(home) if own else {})
 
 
@@ -144,7 +144,14 @@ def _gateway(home: Home) -> dict[str, str]:
 
 
 def _users(home: Home) -> dict[str, str]:
-    return {"SIGNING_KEY_FILE": str(keys.signing_key_file(home))}
+    return {"SIGNING_KEY_FILE": str(keys.signing_key_file(home)), **keys.totp_keys(home)}
+
+
+def _ledger(home: Home) -> dict[str, str]:
+    """Return the key of channels' secrets, and where the ledger may ask besides public addresses."""
+    told = {"CHANNEL_KEY": keys.channel_key(home), "OUTBOUND_ALLOW": home.given("OUTBOUND_ALLOW") or ""}
+    stripe = home.given("STRIPE_API_BASE")
+    return told | ({"STRIPE_API_BASE": stripe} if stripe else {})
 
 
 def _telegram(home: Home) -> dict[str, str]:

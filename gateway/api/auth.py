@@ -1,4 +1,4 @@
-"""Signing in and out, and changing one's own password."""
+"""Signing in and out, one's own password, and one's own second factor."""
 
 import threading
 from collections.abc import Iterator
@@ -12,17 +12,22 @@ from gateway.rpc import call
 from gateway.schemas.auth import (
     CredentialsSchema,
     LogoutQuery,
+    OtpSchema,
     PasswordChangeSchema,
+    PasswordSchema,
     RefreshTokenSchema,
     SigningKeysSchema,
     TokenPairSchema,
+    TotpEnrolmentSchema,
 )
 from gateway.terms import open_to_expired_password, public, signed_in
 from shared.contracts.users import SignInBusy
 
 AT_ONCE_MAX = 8  # the service hashes two passwords at once; the rest of a crowd waits here, where waiting is cheap
 
-blueprint = Blueprint("auth", __name__, description="Sign-in: access tokens, refresh tokens, one's own password.")
+blueprint = Blueprint(
+    "auth", __name__, description="Sign-in: access tokens, refresh tokens, one's own password and second factor."
+)
 _door = threading.BoundedSemaphore(AT_ONCE_MAX)
 
 
@@ -41,8 +46,7 @@ def _through_the_door() -> Iterator[None]:
 @blueprint.arguments(CredentialsSchema)
 @blueprint.response(200, TokenPairSchema)
 def sign_in(body: dict[str, Any]) -> Any:
-    """Sign in with name and password."""
-    body.pop("otp", None)  # nobody has a second factor yet, so there is none to check
+    """Sign in with name and password, and the second factor where there is one."""
     with _through_the_door():
         return call("users", "sign_in", **body)
 
@@ -76,6 +80,33 @@ def change_password(body: dict[str, Any]) -> None:
     with _through_the_door():
         call("users", "change_password", **body)
     authorization.ask_again()
+
+
+@blueprint.post("/auth/totp")
+@signed_in
+@blueprint.response(200, TotpEnrolmentSchema)
+def begin_totp() -> Any:
+    """Get a secret and recovery codes for two-factor sign-in, which is on once it is confirmed."""
+    return call("users", "begin_totp")
+
+
+@blueprint.post("/auth/totp/confirm")
+@signed_in
+@blueprint.arguments(OtpSchema)
+@blueprint.response(204)
+def confirm_totp(body: dict[str, Any]) -> None:
+    """Turn two-factor sign-in on, by a first code of the authenticator."""
+    call("users", "confirm_totp", **body)
+
+
+@blueprint.delete("/auth/totp")
+@signed_in
+@blueprint.arguments(PasswordSchema)
+@blueprint.response(204)
+def remove_totp(body: dict[str, Any]) -> None:
+    """Turn one's own two-factor sign-in off."""
+    with _through_the_door():
+        call("users", "remove_totp", **body)
 
 
 @blueprint.get("/.well-known/jwks.json")

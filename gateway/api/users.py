@@ -90,6 +90,15 @@ def reset_password(body: dict[str, Any], user_id: str) -> Any:
     return user
 
 
+@blueprint.post("/users/<user_id>/reset-totp")
+@needs("users:admin")
+@blueprint.arguments(ReasonSchema)
+@blueprint.response(200, UserSchema)
+def reset_totp(body: dict[str, Any], user_id: str) -> Any:
+    """Turn off the two-factor sign-in of a user who has lost the device and the recovery codes."""
+    return call("users", "reset_totp", user_id=user_id, **body)
+
+
 @blueprint.get("/users/<user_id>/access")
 @needs("users:read")
 @blueprint.response(200, AccessSchema)

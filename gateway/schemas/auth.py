@@ -6,14 +6,18 @@ from gateway.schemas.base import Schema
 PASSWORD_LENGTH_MAX = 256
 NEW_PASSWORD_LENGTH_MIN = 12
 USERNAME_LENGTH_MAX = 64
+OTP_LENGTH_MAX = 40  # a recovery code has 19 characters
 
 
 class CredentialsSchema(Schema):
-    """Who signs in. `otp` is needed once the user has two-factor sign-in, and passed over while they have not."""
+    """Who signs in. `otp` is a code of the authenticator or a recovery code.
+
+    It is needed once the user has two-factor sign-in, and passed over while they have not.
+    """
 
     username = fields.Text(required=True, length_min=1, length_max=USERNAME_LENGTH_MAX)
     password = fields.Text(required=True, length_min=1, length_max=PASSWORD_LENGTH_MAX)
-    otp = fields.Text(length_max=20, allow_none=True)
+    otp = fields.Text(length_max=OTP_LENGTH_MAX, allow_none=True)
 
 
 class RefreshTokenSchema(Schema):
@@ -43,6 +47,29 @@ class PasswordChangeSchema(Schema):
 
     current_password = fields.Text(required=True, length_min=1, length_max=PASSWORD_LENGTH_MAX)
     new_password = fields.Text(required=True, length_min=NEW_PASSWORD_LENGTH_MIN, length_max=PASSWORD_LENGTH_MAX)
+
+
+class TotpEnrolmentSchema(Schema):
+    """A second factor to confirm. `otpauth_uri` is for an authenticator's camera, `secret` for typing.
+
+    Each of the `recovery_codes` signs in once in place of a code. None of this is shown again.
+    """
+
+    otpauth_uri = fields.Text(required=True)
+    secret = fields.Text(required=True)
+    recovery_codes = fields.List(fields.Text(), required=True)
+
+
+class OtpSchema(Schema):
+    """A code of the authenticator, six digits."""
+
+    otp = fields.Text(required=True, length_min=1, length_max=OTP_LENGTH_MAX)
+
+
+class PasswordSchema(Schema):
+    """One's own password, once more."""
+
+    password = fields.Text(required=True, length_min=1, length_max=PASSWORD_LENGTH_MAX)
 
 
 class SigningKeySchema(Schema):

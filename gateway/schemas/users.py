@@ -79,6 +79,7 @@ class UserSchema(Schema):
     merchants = MerchantsField(required=True)
     status = fields.Word(USER_STATUSES, required=True)
     must_change_password = fields.Boolean(required=True)
+    has_totp = fields.Boolean(required=True)
     last_signed_in_at = fields.Timestamp(required=True, allow_none=True)
     created_at = fields.Timestamp(required=True)
     updated_at = fields.Timestamp(required=True)
@@ -167,6 +168,8 @@ class MeSchema(Schema):
     permissions = _permissions(required=True)
     merchants = MerchantsField(required=True)
     must_change_password = fields.Boolean(required=True)
+    has_totp = fields.Boolean(required=True)
+    recovery_codes_left = fields.Integer(required=True)
 
 
 class RoleSchema(Schema):

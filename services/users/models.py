@@ -1,10 +1,22 @@
-"""The tables of users. Passwords, refresh tokens and API keys stand in them only as hashes."""
+"""The tables of users. Passwords, tokens, keys and codes stand in them only as hashes, TOTP secrets only sealed."""
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, Table, UniqueConstraint, func, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    Table,
+    UniqueConstraint,
+    exists,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
 from services.users.domain.grants import Grant, grant_of_roles, merchant_list
 from shared.contracts.users import ApiKeyView, MerchantView, RoleView, SessionView, UserView
@@ -98,6 +110,28 @@ api_key_merchants = Table(
 )
 
 
+class TotpSecret(Base):
+    """The sealed secret of a user's second factor, in force once it is confirmed. `last_step` is the last one used."""
+
+    __tablename__ = "totp_secrets"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    key_id: Mapped[str]
+    sealed: Mapped[bytes]
+    last_step: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    confirmed_at: Mapped[datetime | None]
+
+
+class RecoveryCode(Base):
+    """A recovery code that has not been used, by the SHA-256 of it; using one deletes it."""
+
+    __tablename__ = "recovery_codes"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("totp_secrets.user_id", ondelete="CASCADE"), primary_key=True)
+    code_hash: Mapped[bytes] = mapped_column(primary_key=True)
+
+
 class User(Base):
     """A member of staff. `username_key` is the form in which names are unique."""
 
@@ -121,6 +155,9 @@ class User(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     roles: Mapped[list[Role]] = relationship(secondary=user_roles, lazy="selectin", order_by=Role.name)
     merchants: Mapped[list[Merchant]] = relationship(secondary=user_merchants, lazy="selectin", order_by=Merchant.id)
+    has_totp: Mapped[bool] = column_property(
+        exists().where(TotpSecret.user_id == id, TotpSecret.confirmed_at.is_not(None))
+    )
 
     def grant(self) -> Grant:
         """Return what the user holds."""
@@ -138,6 +175,7 @@ class User(Base):
             "merchants": merchant_list(sees_all=self.sees_all_merchants, merchant_ids=[m.id for m in self.merchants]),
             "status": self.status,
             "must_change_password": self.must_change_password,
+            "has_totp": self.has_totp,
             "last_signed_in_at": rfc3339(self.last_signed_in_at) if self.last_signed_in_at else None,
             "created_at": rfc3339(self.created_at),
             "updated_at": rfc3339(self.updated_at),

@@ -11,6 +11,7 @@ from services.users.domain.grants import merchant_list
 from services.users.models import (
     ApiKey,
     Merchant,
+    RecoveryCode,
     RefreshToken,
     Role,
     User,
@@ -270,6 +271,8 @@ def get_me(session: Session, passport: Passport) -> MeView:
             "permissions": dict(key.grant().permissions),
             "merchants": key_view["merchants"],
             "must_change_password": False,
+            "has_totp": False,
+            "recovery_codes_left": 0,
         }
     user = session.get(User, passport.actor_id)
     if user is None:
@@ -285,7 +288,17 @@ def get_me(session: Session, passport: Passport) -> MeView:
         "permissions": dict(user.grant().permissions),
         "merchants": view["merchants"],
         "must_change_password": user.must_change_password,
+        "has_totp": user.has_totp,
+        "recovery_codes_left": _recovery_codes_left(session, user),
     }
+
+
+def _recovery_codes_left(session: Session, user: User) -> int:
+    """Return how many recovery codes a user has; none while the second factor is not on."""
+    if not user.has_totp:
+        return 0
+    mine = sa.select(sa.func.count()).select_from(RecoveryCode).where(RecoveryCode.user_id == user.id)
+    return session.scalars(mine).one()
 
 
 _SESSION_STATE = sa.text(

@@ -6,8 +6,9 @@ from environs import Env
 from nameko.extensions import DependencyProvider
 
 from services.users import queries
+from services.users.sealing import SecretCipher
 from services.users.tokens import SigningKeys
-from services.users.usecases import api_keys, merchants, roles, sessions, users
+from services.users.usecases import api_keys, merchants, roles, sessions, totp, users
 from shared.contracts.users import (
     AccessView,
     ApiKeyWithSecretView,
@@ -17,6 +18,7 @@ from shared.contracts.users import (
     RoleView,
     SigningKeysView,
     TokenPairView,
+    TotpEnrolmentView,
     UserView,
     UserWithPasswordView,
 )
@@ -39,20 +41,37 @@ class SigningKeyFile(DependencyProvider):
         return self._keys
 
 
+class TotpKey(DependencyProvider):
+    """The key TOTP_KEY, without which this service does not start."""
+
+    def setup(self) -> None:
+        self._cipher = SecretCipher.from_environment()
+
+    def get_dependency(self, worker_ctx: Any) -> SecretCipher:
+        return self._cipher
+
+
 class UsersService:
     """Staff, roles, sessions, API keys and merchants."""
 
     name = "users"
     database = Database()
     signing_keys: SigningKeys = SigningKeyFile()
+    totp_cipher: SecretCipher = TotpKey()
 
-    # These three see to their own transactions, since a refusal leaves a mark, and keep no answer under an
+    # These four see to their own transactions, since a refusal leaves a mark, and keep no answer under an
     # idempotency key, since what they are asked and what they answer are secrets.
 
     @rpc(None)
-    def sign_in(self, passport: Passport, *, username: str, password: str) -> TokenPairView:
+    def sign_in(self, passport: Passport, *, username: str, password: str, otp: str | None = None) -> TokenPairView:
         return sessions.sign_in(
-            self.database.transaction, self.signing_keys, passport, username=username, password=password
+            self.database.transaction,
+            self.signing_keys,
+            self.totp_cipher,
+            passport,
+            username=username,
+            password=password,
+            otp=otp,
         )
 
     @rpc(None)
@@ -64,6 +83,18 @@ class UsersService:
         sessions.change_password(
             self.database.transaction, passport, current_password=current_password, new_password=new_password
         )
+
+    @rpc(None)
+    def remove_totp(self, passport: Passport, *, password: str) -> None:
+        sessions.remove_totp(self.database.transaction, passport, password=password)
+
+    @command(None, stores_answer=False)
+    def begin_totp(self, session: Any, passport: Passport) -> TotpEnrolmentView:
+        return totp.begin_totp(session, passport, self.totp_cipher)
+
+    @command(None)
+    def confirm_totp(self, session: Any, passport: Passport, *, otp: str) -> None:
+        totp.confirm_totp(session, passport, self.totp_cipher, otp=otp)
 
     @command(None)
     def end_session(self, session: Any, passport: Passport, *, everywhere: bool = False) -> None:
@@ -116,6 +147,10 @@ class UsersService:
         self, session: Any, passport: Passport, *, user_id: str, reason: str | None = None
     ) -> UserWithPasswordView:
         return users.reset_password(session, passport, user_id=user_id, reason=reason)
+
+    @command("users:admin")
+    def reset_totp(self, session: Any, passport: Passport, *, user_id: str, reason: str) -> UserView:
+        return users.reset_totp(session, passport, user_id=user_id, reason=reason)
 
     @query("users:read")
     def get_user_access(self, session: Any, passport: Passport, *, user_id: str) -> AccessView:

@@ -52,6 +52,7 @@ class UserView(TypedDict):
     merchants: Merchants
     status: str
     must_change_password: bool
+    has_totp: bool
     last_signed_in_at: str | None
     created_at: str
     updated_at: str
@@ -61,6 +62,14 @@ class UserWithPasswordView(UserView):
     """A user whose one-time password is shown this once."""
 
     temporary_password: str
+
+
+class TotpEnrolmentView(TypedDict):
+    """A second factor to confirm: what an authenticator app reads, and the recovery codes, shown this once."""
+
+    otpauth_uri: str
+    secret: str
+    recovery_codes: list[str]
 
 
 class MeView(TypedDict):
@@ -75,6 +84,8 @@ class MeView(TypedDict):
     permissions: dict[str, str]
     merchants: Merchants
     must_change_password: bool
+    has_totp: bool
+    recovery_codes_left: int
 
 
 class RoleView(TypedDict):
@@ -185,6 +196,14 @@ class InvalidCredentials(Unauthenticated):
     """The name or the password is wrong, or the user may not sign in."""
 
 
+class OtpRequired(Unauthenticated):
+    """This user has two-factor sign-in: send the code as well."""
+
+
+class InvalidOtp(Unauthenticated):
+    """This code is wrong, or was used already."""
+
+
 class InvalidRefreshToken(Unauthenticated):
     """This refresh token is unknown, expired or spent: sign in again."""
 
@@ -203,6 +222,10 @@ class TooManySignIns(RateLimited):
 
 class WrongPassword(InvalidRequest):
     """The current password is wrong."""
+
+
+class WrongOtp(InvalidRequest):
+    """This code is not the one of the secret at this time."""
 
 
 class WeakPassword(InvalidRequest):
@@ -261,6 +284,14 @@ class MerchantCodeTaken(Conflict):
 
 class LastAdministrator(Conflict):
     """The last active administrator stays."""
+
+
+class TotpOn(Conflict):
+    """Two-factor sign-in is on already."""
+
+
+class TotpOff(Conflict):
+    """Two-factor sign-in has not been set up."""
 
 
 class RoleBuiltIn(Conflict):
@@ -330,15 +361,48 @@ class PasswordChanged(_OfUser, Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TotpBegun(_OfUser, Event):
+    """A user was shown a secret for two-factor sign-in, which is not on before it is confirmed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotpEnabled(_OfUser, Event):
+    """A user turned two-factor sign-in on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotpDisabled(_OfUser, Event):
+    """A user turned their own two-factor sign-in off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotpReset(_OfUser, Event):
+    """Somebody turned a user's two-factor sign-in off, so that the user can sign in without the device."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryCodeUsed(_OfUser, Event):
+    """A user signed in by a recovery code, in place of the device."""
+
+    codes_left: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SignedIn(_OfUser, Event):
-    """A user signed in."""
+    """A user signed in. second_factor: totp, recovery_code, or None for a user without one."""
 
     session_id: str
+    second_factor: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SignInFailed(Event):
-    """A password did not fit. An unknown name is not repeated: people type passwords into the wrong field."""
+    """A password, or the code after it, did not fit.
+
+    An unknown name is not repeated: people type passwords into the wrong field. factor: password or otp.
+    """
 
     service: ClassVar[str] = "users"
     resource_type: ClassVar[str] = "user"
@@ -347,6 +411,7 @@ class SignInFailed(Event):
     username: str | None
     failures: int
     locked_seconds: int
+    factor: str = "password"
 
     def resource_id(self) -> str:
         """Return the user's id, or nothing when there is no such user."""

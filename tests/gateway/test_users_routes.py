@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.api import auth
-from shared.contracts.users import SessionOver
+from shared.contracts.users import InvalidOtp, OtpRequired, SessionOver
 from tests.gateway.conftest import Gateway
 from tests.gateway.people import FakeServices
 
@@ -21,6 +21,7 @@ USER = {
     "merchants": "all",
     "status": "active",
     "must_change_password": False,
+    "has_totp": False,
     "last_signed_in_at": None,
     "created_at": NOW,
     "updated_at": NOW,
@@ -60,6 +61,7 @@ ACCESS = {
     "merchants": "all",
     "roles": [ROLE],
 }
+ENROLMENT = {"otpauth_uri": "otpauth://totp/x", "secret": "ABCD", "recovery_codes": ["aaaa-bbbb"]}
 EVERYBODY = {"alice", "bob", "dora"}
 REASON = {"reason": "because"}
 LIST = {"items": [], "next_cursor": None}
@@ -72,6 +74,10 @@ ROUTES: list[tuple[str, str, Any, str, Any, set[str]]] = [
     ("POST", "/users/usr_1/disable", REASON, "disable_user", USER, {"alice"}),
     ("POST", "/users/usr_1/enable", None, "enable_user", USER, {"alice"}),
     ("POST", "/users/usr_1/reset-password", None, "reset_password", USER, {"alice"}),
+    ("POST", "/users/usr_1/reset-totp", REASON, "reset_totp", USER, {"alice"}),
+    ("POST", "/auth/totp", None, "begin_totp", ENROLMENT, EVERYBODY),
+    ("POST", "/auth/totp/confirm", {"otp": "123456"}, "confirm_totp", None, EVERYBODY),
+    ("DELETE", "/auth/totp", {"password": "x"}, "remove_totp", None, EVERYBODY),
     ("GET", "/users/usr_1/access", None, "get_user_access", ACCESS, {"alice", "bob", "dora"}),
     ("GET", "/permissions/holders?permission=cards:read", None, "list_permission_holders", LIST, EVERYBODY),
     ("GET", "/users/usr_1/sessions", None, "list_user_sessions", LIST, {"alice"}),
@@ -88,7 +94,7 @@ ROUTES: list[tuple[str, str, Any, str, Any, set[str]]] = [
     ("GET", "/api-keys", None, "list_api_keys", LIST, {"alice"}),
     ("POST", "/api-keys", {"name": "k", "roles": [], "merchants": []}, "create_api_key", KEY, {"alice"}),
     ("DELETE", "/api-keys/key_1", None, "revoke_api_key", None, {"alice"}),
-    ("GET", "/me", None, "get_me", USER, {"alice", "bob", "dora"}),
+    ("GET", "/me", None, "get_me", USER | {"recovery_codes_left": 0}, {"alice", "bob", "dora"}),
     ("GET", "/me/sessions", None, "list_my_sessions", LIST, {"alice", "bob", "dora"}),
     ("DELETE", "/me/sessions/ses_1", None, "end_my_session", None, {"alice", "bob", "dora"}),
 ]
@@ -166,12 +172,18 @@ def test_a_wrong_body_is_refused_by_field(gateway: Gateway, path: str, body: dic
 class TestSignIn:
     BODY = {"username": "dora", "password": "violet kettle harbour"}
 
-    def test_an_otp_is_taken_though_nobody_needs_one_yet(self, gateway: Gateway, services: FakeServices) -> None:
+    def test_a_code_reaches_the_service_where_one_is_given(self, gateway: Gateway, services: FakeServices) -> None:
         services.answer("users", "sign_in", PAIR)
         for otp in ({}, {"otp": "123456"}, {"otp": None}):
             response = gateway.nobody.post("/api/v1/auth/login", json=self.BODY | otp)
-            assert (response.status_code, response.json) == (200, PAIR)
-        assert all(call.arguments == self.BODY for call in services.calls_of("users", "sign_in"))
+            assert response.status_code == 200
+            assert services.calls_of("users", "sign_in")[-1].arguments == self.BODY | otp
+
+    def test_a_lacking_code_and_a_wrong_one_are_told_apart(self, gateway: Gateway, services: FakeServices) -> None:
+        for refusal, code in ((OtpRequired(), "otp_required"), (InvalidOtp(), "invalid_otp")):
+            services.answer("users", "sign_in", refusal)
+            response = gateway.nobody.post("/api/v1/auth/login", json=self.BODY)
+            assert (response.status_code, response.get_json(force=True)["code"]) == (401, code)
 
     def test_the_service_hears_from_where(self, gateway: Gateway, services: FakeServices) -> None:
         services.answer("users", "sign_in", PAIR)

@@ -34,9 +34,26 @@ def test_only_cards_can_read_card_numbers(home):
     assert "PAN_KEY" not in told(home, "gateway")
 
 
+def test_only_the_ledger_can_read_the_secrets_of_channels(home):
+    assert [service for service in SERVICES if "CHANNEL_KEY" in told(home, service)] == ["ledger"]
+    assert "CHANNEL_KEY" not in told(home, "gateway")
+
+
+def test_ledger_asks_nobody_nearby_unless_told(home):
+    assert told(home, "ledger")["OUTBOUND_ALLOW"] == ""
+    home.take_given({"OUTBOUND_ALLOW": "127.0.0.1:9000", "STRIPE_API_BASE": "http://127.0.0.1:9000"})
+    assert told(home, "ledger")["OUTBOUND_ALLOW"] == "127.0.0.1:9000"
+    assert told(home, "ledger")["STRIPE_API_BASE"] == "http://127.0.0.1:9000"
+
+
 def test_only_users_can_sign_access_tokens(home):
     assert [service for service in SERVICES if "SIGNING_KEY_FILE" in told(home, service)] == ["users"]
     assert "SIGNING_KEY_FILE" not in told(home, "gateway")
+
+
+def test_only_users_can_read_the_secrets_of_two_factor_sign_in(home):
+    assert [service for service in SERVICES if "TOTP_KEY" in told(home, service)] == ["users"]
+    assert "TOTP_KEY" not in told(home, "gateway")
 
 
 def test_service_holds_the_keys_of_its_callees_only(home):

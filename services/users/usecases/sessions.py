@@ -1,6 +1,6 @@
 """Signing in, going on with a refresh token, signing out, ending sessions, and changing one's own password.
 
-Three of these are not one transaction each. A refusal here must leave its mark (a counted failure, an ended session),
+Some of these are not one transaction each. A refusal here must leave its mark (a counted failure, an ended session),
 and Argon2 takes its time, during which no connection or lock is held; so they take `transaction`, which gives a
 session and commits it, in place of a session.
 """
@@ -16,9 +16,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, lazyload
 
 from services.users.domain.lockouts import (
+    CODES,
     EVERY_ADDRESS,
+    EVERY_NAME,
     KNOWN_ADDRESS_DAYS,
-    QUIET_SECONDS,
+    QUIET_SECONDS_MAX,
     address_of,
     name_key,
     policy_for,
@@ -26,12 +28,15 @@ from services.users.domain.lockouts import (
 from services.users.domain.passwords import require_strong
 from services.users.hashing import fits, hash_password, is_outdated
 from services.users.models import RefreshToken, SignInFailures, User, UserSession
+from services.users.sealing import SecretCipher
 from services.users.tokens import SigningKeys, new_secret, secret_hash
+from services.users.usecases import totp
 from shared import outbox
 from shared.contracts.users import (
     ACCESS_TOKEN_LIFETIME_SECONDS,
     REFRESH_TOKEN_PREFIX,
     InvalidCredentials,
+    InvalidOtp,
     InvalidRefreshToken,
     PasswordChanged,
     RefreshTokenReused,
@@ -46,6 +51,7 @@ from shared.contracts.users import (
     WeakPassword,
     WrongPassword,
 )
+from shared.errors import Unauthenticated
 from shared.ids import new_id
 from shared.passport import Passport
 from shared.rpc.wire import current_call
@@ -70,13 +76,21 @@ class _Attempt:
 
 
 def sign_in(
-    transaction: Transaction, keys: SigningKeys, passport: Passport, *, username: str, password: str
+    transaction: Transaction,
+    keys: SigningKeys,
+    cipher: SecretCipher,
+    passport: Passport,
+    *,
+    username: str,
+    password: str,
+    otp: str | None = None,
 ) -> TokenPairView:
-    """Begin a session for whoever knows the name and the password.
+    """Begin a session for whoever knows the name and the password, and has the second factor where there is one.
 
     A wrong name, a wrong password and a disabled user do the same work and get the same answer.
-    Raises, in order: TooManySignIns, SignInBusy, InvalidCredentials.
-    Emits: SignedIn; or SignInFailed, which stays though the call is refused.
+    otp: a code of the authenticator, or a recovery code; passed over for users without a second factor.
+    Raises, in order: TooManySignIns, SignInBusy, InvalidCredentials, OtpRequired, TooManySignIns, InvalidOtp.
+    Emits: SignedIn, and RecoveryCodeUsed; or SignInFailed, which stays though the call is refused.
     """
     with transaction() as session:
         attempt = _attempt(session, passport, username)
@@ -85,11 +99,21 @@ def sign_in(
     with transaction() as session:
         _require_unlocked(session, attempt)
         user = _proven_user(session, attempt, fits_well=fits_well)
-        if user is not None and user.status == "active":
-            _forget_failures(session, attempt)
-            return _begin_session(session, keys, passport, user, attempt.address, fresh_hash)
-        _count_failure(session, attempt)
-    raise InvalidCredentials()
+        if user is None or user.status != "active":
+            refusal: Unauthenticated = InvalidCredentials()
+            _count_failure(session, attempt)
+        else:
+            if otp and user.has_totp:
+                _require_unlocked(session, attempt, codes_only=True)
+            try:
+                factor = totp.second_factor(session, cipher, user, otp=otp)
+            except InvalidOtp as invalid:
+                refusal = invalid
+                _count_failure(session, attempt, is_code=True)
+            else:
+                _forget_failures(session, attempt, codes_too=factor is not None)
+                return _begin_session(session, keys, passport, user, attempt.address, fresh_hash, factor)
+    raise refusal
 
 
 def refresh_session(transaction: Transaction, keys: SigningKeys, *, refresh_token: str) -> TokenPairView:
@@ -178,6 +202,30 @@ def change_password(transaction: Transaction, passport: Passport, *, current_pas
     raise WrongPassword.of_field("current_password", WrongPassword.title)
 
 
+def remove_totp(transaction: Transaction, passport: Passport, *, password: str) -> None:
+    """Turn the caller's own two-factor sign-in off.
+
+    A wrong password counts like a failed sign-in, so that a stolen session cannot be used to guess it.
+    Raises, in order: UserSessionRequired, SessionOver, TooManySignIns, SignInBusy, TotpOff, WrongPassword.
+    Emits: TotpDisabled, where it was on.   Locks: the user.
+    """
+    with transaction() as session:
+        user = session.get(User, _user_id(passport))
+        if user is None:
+            raise SessionOver()
+        attempt = _attempt(session, passport, user.username)
+    fits_well = fits(password, attempt.password_hash)
+    with transaction() as session:
+        _require_unlocked(session, attempt)
+        proven = _proven_user(session, attempt, fits_well=fits_well)
+        if proven is not None:
+            totp.turn_off(session, proven)
+            _forget_failures(session, attempt)
+            return
+        _count_failure(session, attempt)
+    raise WrongPassword.of_field("password", "The password is wrong.")
+
+
 def end_sessions(
     session: Session,
     user: User,
@@ -219,7 +267,7 @@ def forget_old(session: Session) -> None:
     """Delete what no longer matters: sessions long over with their tokens, and failures of a quiet past."""
     long_ago = utc_now() - FORGET_SESSIONS_AFTER
     session.execute(sa.delete(UserSession).where(UserSession.expires_at < long_ago))
-    quiet = utc_now() - timedelta(seconds=QUIET_SECONDS)
+    quiet = utc_now() - timedelta(seconds=QUIET_SECONDS_MAX)
     session.execute(sa.delete(SignInFailures).where(SignInFailures.last_failed_at < quiet))
 
 
@@ -244,9 +292,10 @@ def _attempt(session: Session, passport: Passport, username: str) -> _Attempt:
     return attempt
 
 
-def _require_unlocked(session: Session, attempt: _Attempt) -> None:
+def _require_unlocked(session: Session, attempt: _Attempt, *, codes_only: bool = False) -> None:
     """Refuse an attempt while its name is locked, also one that began before: or guesses sent at once would get past.
 
+    codes_only: look at the lock of guesses at the second factor, which only who has proven the password meets.
     Raises: TooManySignIns.
     """
     now = utc_now()
@@ -255,15 +304,17 @@ def _require_unlocked(session: Session, attempt: _Attempt) -> None:
         UserSession.address == attempt.address,
         UserSession.created_at > now - timedelta(days=KNOWN_ADDRESS_DAYS),
     )
-    locked_until = session.scalar(
-        sa.select(sa.func.max(SignInFailures.locked_until)).where(
-            SignInFailures.username_key == attempt.username_key,
-            sa.or_(
-                SignInFailures.address == attempt.address,
-                sa.and_(SignInFailures.address == EVERY_ADDRESS, ~known),
-            ),
+    of_name = SignInFailures.username_key == attempt.username_key
+    if codes_only:
+        locks = sa.and_(of_name, SignInFailures.address == CODES, ~known)
+    else:
+        whole_address = sa.and_(SignInFailures.username_key == EVERY_NAME, SignInFailures.address == attempt.address)
+        locks = sa.or_(
+            sa.and_(of_name, SignInFailures.address == attempt.address),
+            sa.and_(of_name, SignInFailures.address == EVERY_ADDRESS, ~known),
+            sa.and_(whole_address, ~known),
         )
-    )
+    locked_until = session.scalar(sa.select(sa.func.max(SignInFailures.locked_until)).where(locks))
     if locked_until is not None and locked_until > now:
         raise TooManySignIns(retry_after_seconds=int((locked_until - now).total_seconds()) + 1)
 
@@ -282,37 +333,49 @@ def _proven_user(session: Session, attempt: _Attempt, *, fits_well: bool) -> Use
     )
 
 
-def _forget_failures(session: Session, attempt: _Attempt) -> None:
+def _forget_failures(session: Session, attempt: _Attempt, *, codes_too: bool = False) -> None:
+    addresses = [attempt.address, CODES] if codes_too else [attempt.address]
     session.execute(
         sa.delete(SignInFailures).where(
-            SignInFailures.username_key == attempt.username_key, SignInFailures.address == attempt.address
+            SignInFailures.username_key == attempt.username_key, SignInFailures.address.in_(addresses)
         )
     )
 
 
-def _count_failure(session: Session, attempt: _Attempt) -> None:
-    """Count a failure for the name and address, and for the name alone, and lock what has had too many."""
-    failures, locked_seconds = 0, 0
-    for address in (EVERY_ADDRESS, attempt.address):  # always in this order, so that two never wait for each other
-        failures = _count(session, attempt.username_key, address)
-        seconds = policy_for(address).lock_seconds(failures)
-        locked_seconds = max(locked_seconds, seconds)
-        if seconds:
-            session.execute(
-                sa.update(SignInFailures)
-                .where(SignInFailures.username_key == attempt.username_key, SignInFailures.address == address)
-                .values(locked_until=utc_now() + timedelta(seconds=seconds))
-            )
-    username = attempt.username_key if attempt.user_id else None
+def _count_failure(session: Session, attempt: _Attempt, *, is_code: bool = False) -> None:
+    """Count a failure wherever it counts, and lock what has had too many.
+
+    The address as a whole counts names: it is the first failure of a name there that counts for it.
+    The counters come always in one order, so that two failures never wait for each other.
+    """
+    name, address = attempt.username_key, attempt.address
+    _, everywhere_seconds = _count(session, name, EVERY_ADDRESS)
+    failures, locked_seconds = _count(session, name, address)
+    locked_seconds = max(locked_seconds, everywhere_seconds)
+    if is_code:
+        locked_seconds = max(locked_seconds, _count(session, name, CODES)[1])
+    if failures == 1:
+        locked_seconds = max(locked_seconds, _count(session, EVERY_NAME, address)[1])
     outbox.add(
         session,
-        SignInFailed(user_id=attempt.user_id, username=username, failures=failures, locked_seconds=locked_seconds),
+        SignInFailed(
+            user_id=attempt.user_id,
+            username=name if attempt.user_id else None,
+            failures=failures,
+            locked_seconds=locked_seconds,
+            factor="otp" if is_code else "password",
+        ),
     )
 
 
-def _count(session: Session, username_key: str, address: str) -> int:
+def _count(session: Session, username_key: str, address: str) -> tuple[int, int]:
+    """Count a failure of one counter, and lock it where it has had too many.
+
+    Returns: the failures since it was quiet, and for how many seconds it is locked now.
+    """
+    policy = policy_for(username_key, address)
     row = insert(SignInFailures).values(username_key=username_key, address=address, failures=1)
-    is_quiet = SignInFailures.last_failed_at < sa.func.now() - timedelta(seconds=QUIET_SECONDS)
+    is_quiet = SignInFailures.last_failed_at < sa.func.now() - timedelta(seconds=policy.quiet_seconds)
     counted = row.on_conflict_do_update(
         index_elements=["username_key", "address"],
         set_={
@@ -320,11 +383,23 @@ def _count(session: Session, username_key: str, address: str) -> int:
             "last_failed_at": sa.func.now(),
         },
     )
-    return session.scalars(counted.returning(SignInFailures.failures)).one()
+    failures = session.scalars(counted.returning(SignInFailures.failures)).one()
+    seconds = policy.lock_seconds(failures)
+    if seconds:
+        locked_until = utc_now() + timedelta(seconds=seconds)
+        this = sa.and_(SignInFailures.username_key == username_key, SignInFailures.address == address)
+        session.execute(sa.update(SignInFailures).where(this).values(locked_until=locked_until))
+    return failures, seconds
 
 
 def _begin_session(
-    session: Session, keys: SigningKeys, passport: Passport, user: User, address: str, fresh_hash: str | None
+    session: Session,
+    keys: SigningKeys,
+    passport: Passport,
+    user: User,
+    address: str,
+    fresh_hash: str | None,
+    second_factor: str | None,
 ) -> TokenPairView:
     now = utc_now()
     family = UserSession(
@@ -339,7 +414,8 @@ def _begin_session(
     user.last_signed_in_at = now
     user.password_hash = fresh_hash or user.password_hash
     with _acting_as(user, family.id):
-        outbox.add(session, SignedIn(user_id=user.id, username=user.username, session_id=family.id))
+        signed_in = SignedIn(user_id=user.id, username=user.username, session_id=family.id, second_factor=second_factor)
+        outbox.add(session, signed_in)
     return _token_pair(session, keys, user, family)
 
 

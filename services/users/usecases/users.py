@@ -1,4 +1,4 @@
-"""What is done to a user: create, update, disable, enable, reset the password, end a session."""
+"""What is done to a user: create, update, disable, enable, reset the password or the second factor, end a session."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from services.users.domain.grants import Grant, grant_of_caller, require_within
-from services.users.domain.lockouts import name_key
+from services.users.domain.lockouts import CODES, name_key
 from services.users.domain.passwords import new_temporary_password
 from services.users.hashing import hash_password
 from services.users.models import SignInFailures, User
 from services.users.queries import visible_users
+from services.users.usecases import totp
 from services.users.usecases.grants import (
     is_administrator,
     lock_administrators,
@@ -26,6 +27,7 @@ from shared.contracts.users import (
     Changes,
     Merchants,
     PasswordReset,
+    TotpReset,
     UserCreated,
     UserDisabled,
     UserEnabled,
@@ -163,6 +165,24 @@ def reset_password(
     outbox.add(session, PasswordReset(user_id=user.id, username=user.username, reason=reason))
     end_sessions(session, user, why="password_reset")
     return {**user.view(), "temporary_password": temporary_password}
+
+
+def reset_totp(session: Session, passport: Passport, *, user_id: str, reason: str) -> UserView:
+    """Turn a user's two-factor sign-in off, for whoever has lost the device and the recovery codes.
+
+    Raises, in order: UserNotFound, GrantExceedsOwn, TotpOff.
+    Emits: TotpReset.   Locks: the user.
+    """
+    user = _lock_user(session, passport, user_id)
+    totp.reset(session, user)
+    session.execute(
+        sa.delete(SignInFailures).where(
+            SignInFailures.username_key == user.username_key, SignInFailures.address == CODES
+        )
+    )
+    outbox.add(session, TotpReset(user_id=user.id, username=user.username, reason=reason))
+    session.refresh(user)
+    return user.view()
 
 
 def end_user_session(session: Session, passport: Passport, *, user_id: str, session_id: str) -> None:

@@ -1,5 +1,6 @@
 """What the tests of users share: a call under way, signing keys, and people made straight in the database."""
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from services.users.hashing import hash_password
 from services.users.models import Role, User
+from services.users.sealing import KEY_BYTES, SecretCipher
 from services.users.tokens import SigningKeys
 from shared.events import Envelope
 from shared.ids import new_id
@@ -45,8 +47,9 @@ def transaction(users_engine: sa.Engine) -> Iterator[Transaction]:
     with users_engine.begin() as connection:
         connection.execute(
             sa.text(
-                "truncate users, user_roles, user_merchants, merchants, sessions, refresh_tokens, sign_in_failures,"
-                " api_keys, api_key_roles, api_key_merchants, outbox, idempotency_keys"
+                "truncate users, totp_secrets, recovery_codes, user_roles, user_merchants, merchants, sessions,"
+                " refresh_tokens, sign_in_failures, api_keys, api_key_roles, api_key_merchants, outbox,"
+                " idempotency_keys"
             )
         )
         connection.execute(sa.text("delete from roles where not is_built_in"))
@@ -63,6 +66,11 @@ def call_under_way(anybody: Passport) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def keys() -> SigningKeys:
     return SigningKeys([Ed25519PrivateKey.generate()])
+
+
+@pytest.fixture(scope="session")
+def cipher() -> SecretCipher:
+    return SecretCipher(key=secrets.token_bytes(KEY_BYTES), key_id="1")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from services.users import bootstrap
 from services.users.models import User
+from services.users.sealing import SecretCipher
 from services.users.tokens import SigningKeys
 from services.users.usecases import sessions
 from shared.passport import Passport
@@ -28,10 +29,15 @@ class TestBootstrap:
         return printed
 
     def test_first_administrator_signs_in_with_what_is_printed(
-        self, transaction: Transaction, keys: SigningKeys, anybody: Passport, capsys: pytest.CaptureFixture[str]
+        self,
+        transaction: Transaction,
+        keys: SigningKeys,
+        cipher: SecretCipher,
+        anybody: Passport,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         made = self.run(capsys)
-        pair = sessions.sign_in(transaction, keys, anybody, **made)
+        pair = sessions.sign_in(transaction, keys, cipher, anybody, **made)
         assert not pair["must_change_password"]
         with transaction() as session:
             view = session.scalars(sa.select(User)).one().view()

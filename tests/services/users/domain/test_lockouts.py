@@ -2,21 +2,28 @@
 
 import pytest
 
-from services.users.domain.lockouts import BY_ADDRESS, BY_USERNAME, EVERY_ADDRESS, address_of, name_key, policy_for
+from services.users.domain.lockouts import (
+    BY_USERNAME,
+    BY_USERNAME_AND_ADDRESS,
+    EVERY_ADDRESS,
+    address_of,
+    name_key,
+    policy_for,
+)
 
 
 @pytest.mark.parametrize(
     ("failures", "seconds"), [(0, 0), (7, 0), (8, 15), (9, 30), (10, 60), (13, 480), (14, 900), (15, 900), (10**6, 900)]
 )
 def test_lock_grows_with_each_failure_and_has_a_most(failures: int, seconds: int) -> None:
-    assert BY_ADDRESS.lock_seconds(failures) == seconds
+    assert BY_USERNAME_AND_ADDRESS.lock_seconds(failures) == seconds
 
 
 def test_lock_of_a_whole_name_is_softer() -> None:
-    assert BY_USERNAME.lock_seconds(BY_ADDRESS.failures_free) == 0
-    assert BY_USERNAME.lock_seconds(10**6) < BY_ADDRESS.lock_seconds(10**6)
-    assert policy_for(EVERY_ADDRESS) is BY_USERNAME
-    assert policy_for("203.0.113.7") is BY_ADDRESS
+    assert BY_USERNAME.lock_seconds(BY_USERNAME_AND_ADDRESS.failures_free) == 0
+    assert BY_USERNAME.lock_seconds(10**6) < BY_USERNAME_AND_ADDRESS.lock_seconds(10**6)
+    assert policy_for("alice", EVERY_ADDRESS) is BY_USERNAME
+    assert policy_for("alice", "203.0.113.7") is BY_USERNAME_AND_ADDRESS
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import argon2
@@ -13,10 +14,20 @@ import pytest
 import sqlalchemy as sa
 from jwt.algorithms import OKPAlgorithm
 
-from services.users.domain.lockouts import BY_ADDRESS, BY_USERNAME, EVERY_ADDRESS
+from services.users.domain.lockouts import (
+    BY_ADDRESS,
+    BY_USERNAME,
+    BY_USERNAME_AND_ADDRESS,
+    CODES,
+    EVERY_ADDRESS,
+    EVERY_NAME,
+    address_of,
+    name_key,
+)
 from services.users.hashing import AT_ONCE_MAX
 from services.users.models import RefreshToken, SignInFailures, User, UserSession
 from services.users.queries import introspect_session, list_my_sessions, list_user_sessions
+from services.users.sealing import SecretCipher
 from services.users.tokens import SigningKeys
 from services.users.usecases import sessions, users
 from shared.contracts.users import (
@@ -50,10 +61,12 @@ def alice(transaction: Transaction) -> User:
 
 
 @pytest.fixture
-def sign_in(transaction: Transaction, keys: SigningKeys, anybody: Passport) -> Callable[..., TokenPairView]:
+def sign_in(
+    transaction: Transaction, keys: SigningKeys, cipher: SecretCipher, anybody: Passport
+) -> Callable[..., TokenPairView]:
     def sign_in(username: str = "alice", password: str = PASSWORD, ip: str = "203.0.113.7") -> TokenPairView:
         passport = replace(anybody, ip=ip)
-        return sessions.sign_in(transaction, keys, passport, username=username, password=password)
+        return sessions.sign_in(transaction, keys, cipher, passport, username=username, password=password)
 
     return sign_in
 
@@ -140,7 +153,7 @@ class TestSignIn:
             make_user(session, "zoe", status="disabled")
         cases = {"nobody": "wrong", "alice": "wrong", "zoe": PASSWORD}
         seconds: dict[str, list[float]] = {name: [] for name in cases}
-        for _ in range(BY_ADDRESS.failures_free - 1):
+        for _ in range(BY_USERNAME_AND_ADDRESS.failures_free - 1):
             for username, password in cases.items():
                 before = time.perf_counter()
                 with pytest.raises(InvalidCredentials):
@@ -209,7 +222,7 @@ class TestSignIn:
         assert sign_in("bob")["access_token"]
 
     def test_password_that_is_reset_while_it_is_checked_is_refused(
-        self, transaction: Transaction, keys: SigningKeys, anybody: Passport, monkeypatch: pytest.MonkeyPatch
+        self, transaction: Transaction, sign_in: Callable[..., TokenPairView], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         real_fits = sessions.fits
 
@@ -221,67 +234,71 @@ class TestSignIn:
 
         monkeypatch.setattr(sessions, "fits", fits_and_somebody_resets)
         with pytest.raises(InvalidCredentials):
-            sessions.sign_in(transaction, keys, anybody, username="alice", password=PASSWORD)
+            sign_in()
 
 
 @pytest.mark.usefixtures("alice")
 class TestLockout:
     def test_too_many_failures_lock_and_say_for_how_long(self, sign_in: Callable[..., TokenPairView]) -> None:
-        fail(sign_in, BY_ADDRESS.failures_free)
+        fail(sign_in, BY_USERNAME_AND_ADDRESS.failures_free)
         with pytest.raises(TooManySignIns) as caught:
             sign_in()  # the right password, and still
-        assert 1 <= caught.value.extra["retry_after_seconds"] <= BY_ADDRESS.first_lock_seconds + 1
+        assert 1 <= caught.value.extra["retry_after_seconds"] <= BY_USERNAME_AND_ADDRESS.first_lock_seconds + 1
 
     def test_lock_is_in_the_database_and_ends_by_itself(
         self, sign_in: Callable[..., TokenPairView], transaction: Transaction
     ) -> None:
-        fail(sign_in, BY_ADDRESS.failures_free)
+        fail(sign_in, BY_USERNAME_AND_ADDRESS.failures_free)
         with transaction() as session:
-            lock = session.scalars(sa.select(SignInFailures).where(SignInFailures.address != EVERY_ADDRESS)).one()
-            assert lock.failures == BY_ADDRESS.failures_free
+            lock = session.scalars(
+                sa.select(SignInFailures).filter_by(username_key="alice", address="203.0.113.7")
+            ).one()
+            assert lock.failures == BY_USERNAME_AND_ADDRESS.failures_free
         forgive_time(transaction)
         assert sign_in()["access_token"]
 
     def test_lock_grows(self, sign_in: Callable[..., TokenPairView], transaction: Transaction) -> None:
-        fail(sign_in, BY_ADDRESS.failures_free)
+        fail(sign_in, BY_USERNAME_AND_ADDRESS.failures_free)
         for doubling in range(1, 4):
             forgive_time(transaction)
             fail(sign_in, 1)
             with pytest.raises(TooManySignIns) as caught:
                 sign_in()
-            expected = BY_ADDRESS.first_lock_seconds * 2**doubling
+            expected = BY_USERNAME_AND_ADDRESS.first_lock_seconds * 2**doubling
             assert expected - 2 <= caught.value.extra["retry_after_seconds"] <= expected + 1
 
     def test_attempts_while_locked_do_not_lengthen_the_lock(
         self, sign_in: Callable[..., TokenPairView], transaction: Transaction
     ) -> None:
-        fail(sign_in, BY_ADDRESS.failures_free)
+        fail(sign_in, BY_USERNAME_AND_ADDRESS.failures_free)
         for _ in range(20):
             with pytest.raises(TooManySignIns):
                 sign_in(password="wrong")
         with transaction() as session:
-            assert session.scalar(sa.select(sa.func.max(SignInFailures.failures))) == BY_ADDRESS.failures_free
+            assert (
+                session.scalar(sa.select(sa.func.max(SignInFailures.failures))) == BY_USERNAME_AND_ADDRESS.failures_free
+            )
 
     def test_unknown_name_locks_like_a_known_one(self, sign_in: Callable[..., TokenPairView]) -> None:
-        fail(sign_in, BY_ADDRESS.failures_free, username="nobody")
+        fail(sign_in, BY_USERNAME_AND_ADDRESS.failures_free, username="nobody")
         with pytest.raises(TooManySignIns):
             sign_in("nobody")
 
     def test_attacker_elsewhere_does_not_lock_the_victim_out(self, sign_in: Callable[..., TokenPairView]) -> None:
-        fail(sign_in, BY_ADDRESS.failures_free, ip="198.51.100.1")
+        fail(sign_in, BY_USERNAME_AND_ADDRESS.failures_free, ip="198.51.100.1")
         assert sign_in(ip="203.0.113.7")["access_token"]
 
     def test_right_password_clears_the_count(self, sign_in: Callable[..., TokenPairView]) -> None:
-        fail(sign_in, BY_ADDRESS.failures_free - 1)
+        fail(sign_in, BY_USERNAME_AND_ADDRESS.failures_free - 1)
         sign_in()
-        fail(sign_in, BY_ADDRESS.failures_free - 1)
+        fail(sign_in, BY_USERNAME_AND_ADDRESS.failures_free - 1)
 
     def test_right_password_of_a_disabled_user_still_counts(
         self, sign_in: Callable[..., TokenPairView], transaction: Transaction
     ) -> None:
         with transaction() as session:
             make_user(session, "zoe", status="disabled")
-        for _ in range(BY_ADDRESS.failures_free):
+        for _ in range(BY_USERNAME_AND_ADDRESS.failures_free):
             with pytest.raises(InvalidCredentials):
                 sign_in("zoe")
         with pytest.raises(TooManySignIns):
@@ -300,23 +317,67 @@ class TestLockout:
             sign_in(ip="198.51.100.2")
         assert sign_in(ip="203.0.113.7")["access_token"]
 
+    def test_one_address_that_tries_one_password_on_many_names_is_stopped(
+        self, sign_in: Callable[..., TokenPairView], transaction: Transaction
+    ) -> None:
+        with transaction() as session:
+            make_user(session, "zoe")
+        sign_in(ip="198.51.100.1")
+        names = iter(f"name-{number}" for number in range(1000))
+        for name in islice(names, BY_ADDRESS.failures_free):
+            fail(sign_in, 1, username=name, ip="198.51.100.1")
+        for name in ("zoe", next(names)):  # known names and unknown ones alike
+            with pytest.raises(TooManySignIns) as caught:
+                sign_in(name, ip="198.51.100.1")
+            assert 1 <= caught.value.extra["retry_after_seconds"] <= BY_ADDRESS.lock_seconds_max
+        assert sign_in(ip="198.51.100.1")["access_token"]  # whoever works there goes on
+        assert sign_in("zoe", ip="198.51.100.2")["access_token"]
+        forgive_time(transaction)
+        assert sign_in("zoe", ip="198.51.100.1")["access_token"]
+
+    def test_many_failures_of_one_name_are_no_spraying(
+        self, sign_in: Callable[..., TokenPairView], transaction: Transaction
+    ) -> None:
+        fail(sign_in, BY_USERNAME_AND_ADDRESS.failures_free)
+        with transaction() as session:
+            assert session.get_one(SignInFailures, (EVERY_NAME, "203.0.113.7")).failures == 1
+
+    def test_no_name_can_be_typed_that_is_the_counter_of_an_address(self) -> None:
+        assert name_key(EVERY_NAME) != EVERY_NAME
+        assert address_of(CODES) != CODES
+
+    def test_victim_of_a_long_attack_gets_in_from_where_they_are_known_and_elsewhere_within_minutes(
+        self, sign_in: Callable[..., TokenPairView], transaction: Transaction
+    ) -> None:
+        """However many failures there were: the lock is never longer than its most, and is not on known addresses."""
+        sign_in(ip="203.0.113.7")
+        with transaction() as session:
+            session.add(SignInFailures(username_key="alice", address=EVERY_ADDRESS, failures=100_000))
+        fail(sign_in, 1, ip="198.51.100.1")
+        assert sign_in(ip="203.0.113.7")["access_token"]
+        with pytest.raises(TooManySignIns) as caught:
+            sign_in(ip="198.51.100.2")
+        assert caught.value.extra["retry_after_seconds"] <= BY_USERNAME.lock_seconds_max + 1
+        forgive_time(transaction)
+        assert sign_in(ip="198.51.100.2")["access_token"]
+
     def test_count_begins_again_after_a_quiet_hour(
         self, sign_in: Callable[..., TokenPairView], transaction: Transaction
     ) -> None:
-        fail(sign_in, BY_ADDRESS.failures_free - 1)
+        fail(sign_in, BY_USERNAME_AND_ADDRESS.failures_free - 1)
         with transaction() as session:
             session.execute(sa.text("update sign_in_failures set last_failed_at = now() - interval '61 minutes'"))
-        fail(sign_in, BY_ADDRESS.failures_free - 1)
+        fail(sign_in, BY_USERNAME_AND_ADDRESS.failures_free - 1)
 
     def test_guesses_sent_all_at_once_do_not_slip_past_the_lock(
-        self, transaction: Transaction, keys: SigningKeys, anybody: Passport, call_under_way: None
+        self, transaction: Transaction, keys: SigningKeys, cipher: SecretCipher, anybody: Passport, call_under_way: None
     ) -> None:
         """Forty guesses in parallel, the right one last: the lock of the first ones stops the others."""
         outcomes: list[str] = []
 
         def guess(password: str) -> None:
             try:
-                sessions.sign_in(transaction, keys, anybody, username="alice", password=password)
+                sessions.sign_in(transaction, keys, cipher, anybody, username="alice", password=password)
                 outcomes.append("in")
             except (InvalidCredentials, TooManySignIns, SignInBusy) as error:
                 outcomes.append(error.code)
@@ -327,7 +388,7 @@ class TestLockout:
         for thread in threads:
             thread.join()
         assert len(outcomes) == 40
-        assert outcomes.count("invalid_credentials") <= BY_ADDRESS.failures_free + AT_ONCE_MAX
+        assert outcomes.count("invalid_credentials") <= BY_USERNAME_AND_ADDRESS.failures_free + AT_ONCE_MAX
 
 
 @pytest.mark.usefixtures("alice")
@@ -634,7 +695,7 @@ class TestChangePassword:
 
     def test_wrong_current_password_counts_like_a_failed_sign_in(self, alice: User, transaction: Transaction) -> None:
         passport = passport_of(alice)
-        for _ in range(BY_ADDRESS.failures_free):
+        for _ in range(BY_USERNAME_AND_ADDRESS.failures_free):
             with pytest.raises(WrongPassword):
                 self.change(transaction, passport, "wrong", NEW_PASSWORD)
         with pytest.raises(TooManySignIns):
@@ -665,4 +726,4 @@ def test_what_is_long_over_is_forgotten_and_the_rest_is_kept(
     with transaction() as session:
         assert session.scalars(sa.select(UserSession.id)).all() == [claims_of(new)["sid"]]
         assert session.scalars(sa.select(RefreshToken.session_id)).all() == [claims_of(new)["sid"]]
-        assert session.scalar(sa.select(sa.func.count()).select_from(SignInFailures)) == 2
+        assert session.scalar(sa.select(sa.func.count()).select_from(SignInFailures)) == 3
