@@ -129,14 +129,15 @@ create table corrections (
     constraint pk_corrections primary key (id),
     constraint fk_corrections_mismatch_id foreign key (mismatch_id) references mismatches (id),
     constraint fk_corrections_reversal_of foreign key (reversal_of) references corrections (id),
-    constraint uq_corrections_reversal_of unique (reversal_of),
     constraint ck_corrections_direction check (direction in ('upstream', 'local')),
     constraint ck_corrections_status check (status in ('proposed', 'rejected', 'void', 'applied', 'reversed')),
     constraint ck_corrections_applied_at check ((applied_at is not null) = (status in ('applied', 'reversed')))
 );
 
 create unique index uq_corrections_proposed on corrections (mismatch_id) where status = 'proposed';
+create unique index uq_corrections_reversal_of on corrections (reversal_of) where status in ('proposed', 'applied');
 create index ix_corrections_mismatch_id on corrections (mismatch_id, created_at);
+create index ix_corrections_created_at on corrections (created_at, id);
 
 -- The entries that a correction posted. `bucket` and `day` say which line of which day's report it counts for.
 create table correction_entries (
@@ -153,9 +154,10 @@ create table correction_entries (
     constraint pk_correction_entries primary key (account_id, version),
     constraint fk_correction_entries_correction_id foreign key (correction_id) references corrections (id),
     constraint ck_correction_entries_bucket check (bucket in ('recharge', 'withdrawal', 'consumption', 'refund',
-        'resets'))
+        'resets', 'fees'))
 );
 
+create index ix_correction_entries_correction_id on correction_entries (correction_id);
 create index ix_correction_entries_day on correction_entries (day, channel);
 create index ix_correction_entries_order_no on correction_entries (order_no);
 """
