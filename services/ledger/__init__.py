@@ -1,11 +1,12 @@
-"""The ledger owns accounts, entries, the sums of them, orders, what became of cards' transfers; a change is an entry.
+"""The ledger owns accounts, entries, their sums, orders, channels, what became of cards' transfers: money is entries.
 
 RPC: post_balance_change, post_balance_changes, list_balance_types, list_balance_logs, summarize_balance_logs,
 list_accounts, list_user_accounts, read_trial_balance, verify_ledger, create_order, settle_order, fail_order,
 refund_order, get_order, list_orders, transfer_card_money, find_card_account,
 list_card_balance_logs,
-archive_entries, list_archives, get_archive, verify_archive, list_archived_entries. Calls: users.get_merchant.
+archive_entries, list_archives, get_archive, verify_archive, list_archived_entries,
+create_channel, update_channel, list_channels, get_channel. Calls: users.get_merchant.
 Emits: BalancesChanged, LargeChangeDetected, LedgerVerified, OrderCreated, OrderSettled, OrderFailed, OrderRefunded,
-EntriesArchived.
+EntriesArchived, ChannelCreated, ChannelUpdated.
 Hears: settings.ParameterChanged, users.MerchantCreated, users.MerchantUpdated.
 """

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from services.ledger import sums, verification
 from services.ledger.calls.archives import ArchiveCalls
 from services.ledger.calls.cards import CardCalls
+from services.ledger.calls.channels import ChannelCalls
 from services.ledger.calls.entries import EntryCalls
 from services.ledger.calls.orders import OrderCalls
 from shared.contracts.settings import ParameterChanged
@@ -25,7 +26,7 @@ GC_OBJECTS_BETWEEN = 200_000
 PROOF_SECONDS = 240  # R20: incremental at least each five minutes; the whole proof is the task `balance_check`
 
 
-class LedgerService(EntryCalls, OrderCalls, CardCalls, ArchiveCalls):
+class LedgerService(EntryCalls, OrderCalls, CardCalls, ArchiveCalls, ChannelCalls):
     """Accounts, entries, orders, the money of cards, and their proof."""
 
     name = "ledger"

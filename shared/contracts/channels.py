@@ -1,0 +1,84 @@
+"""What others may know of channels, the payment platforms that orders are paid through: views, errors, events.
+
+A channel's `code` is what stands in `orders.channel` and `entries.channel`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, TypedDict
+
+from shared.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
+from shared.events import Event
+
+CHANNEL_KINDS: Final = ("statement", "http", "stripe")
+CHANNEL_STATUSES: Final = ("active", "disabled")
+
+
+class ChannelView(TypedDict):
+    """A channel. `credentials` names the secrets that it has; what they are is never shown again."""
+
+    code: str
+    name: str
+    kind: str
+    config: dict[str, Any]
+    credentials: list[str]
+    status: str
+    version: int
+    created_at: str
+    updated_at: str
+
+
+class ChannelPage(TypedDict):
+    """One page of channels, newest first."""
+
+    items: list[ChannelView]
+    next_cursor: str | None
+
+
+class ChannelNotFound(NotFound):
+    """There is no channel with this code."""
+
+
+class ChannelCodeTaken(Conflict):
+    """There is a channel with this code already."""
+
+
+class InvalidChannelConfig(InvalidRequest):
+    """A channel of this kind cannot be configured so."""
+
+
+class ChannelsAreForAll(PermissionDenied):
+    """A channel serves all merchants, so who changes one must see all merchants."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfChannel:
+    """What every event about one channel says."""
+
+    service: ClassVar[str] = "ledger"
+    resource_type: ClassVar[str] = "channel"
+
+    code: str
+
+    def resource_id(self) -> str:
+        """Return the channel's code."""
+        return self.code
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelCreated(_OfChannel, Event):
+    """A channel was registered. `credentials` names its secrets, which no event holds."""
+
+    name: str
+    kind: str
+    config: dict[str, Any]
+    credentials: list[str]
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelUpdated(_OfChannel, Event):
+    """A channel was changed: a field of its configuration as `config.<field>`, a secret as `credentials.<field>`."""
+
+    version: int
+    changes: dict[str, dict[str, Any]]
+    reason: str
