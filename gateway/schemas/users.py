@@ -69,7 +69,7 @@ def _permissions(**kwargs: Any) -> fields.Dict:
 
 
 class UserSchema(Schema):
-    """A member of staff."""
+    """A member of staff. `password_expires_at` is that of a temporary password, null for a chosen one."""
 
     id = fields.Text(required=True)
     username = fields.Text(required=True)
@@ -79,6 +79,7 @@ class UserSchema(Schema):
     merchants = MerchantsField(required=True)
     status = fields.Word(USER_STATUSES, required=True)
     must_change_password = fields.Boolean(required=True)
+    password_expires_at = fields.Timestamp(required=True, allow_none=True)
     has_totp = fields.Boolean(required=True)
     last_signed_in_at = fields.Timestamp(required=True, allow_none=True)
     created_at = fields.Timestamp(required=True)
@@ -86,7 +87,7 @@ class UserSchema(Schema):
 
 
 class UserWithPasswordSchema(UserSchema):
-    """A user with the one-time password, which is shown this once."""
+    """A user with the temporary password, shown this once: it must be changed, and ends at `password_expires_at`."""
 
     temporary_password = fields.Text(required=True)
 

@@ -36,7 +36,9 @@ def create_administrator(session: Session, *, username: str | None) -> dict[str,
     made = create_user(
         session, _command_line(), username=username or FIRST_USERNAME, roles=[ADMINISTRATOR], merchants="all"
     )
-    session.execute(sa.update(User).where(User.id == made["id"]).values(must_change_password=False))
+    session.execute(
+        sa.update(User).where(User.id == made["id"]).values(must_change_password=False, password_expires_at=None)
+    )
     return {"username": made["username"], "password": made["temporary_password"]}
 
 

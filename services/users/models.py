@@ -149,6 +149,7 @@ class User(Base):
     status: Mapped[str]
     password_hash: Mapped[str]
     must_change_password: Mapped[bool]
+    password_expires_at: Mapped[datetime | None]
     sees_all_merchants: Mapped[bool]
     last_signed_in_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -175,6 +176,7 @@ class User(Base):
             "merchants": merchant_list(sees_all=self.sees_all_merchants, merchant_ids=[m.id for m in self.merchants]),
             "status": self.status,
             "must_change_password": self.must_change_password,
+            "password_expires_at": rfc3339(self.password_expires_at) if self.password_expires_at else None,
             "has_totp": self.has_totp,
             "last_signed_in_at": rfc3339(self.last_signed_in_at) if self.last_signed_in_at else None,
             "created_at": rfc3339(self.created_at),

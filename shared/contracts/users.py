@@ -42,7 +42,7 @@ Merchants = Literal["all"] | list[str]
 
 
 class UserView(TypedDict):
-    """A member of staff."""
+    """A member of staff. `password_expires_at` is that of a temporary password, null for a chosen one."""
 
     id: str
     username: str
@@ -52,6 +52,7 @@ class UserView(TypedDict):
     merchants: Merchants
     status: str
     must_change_password: bool
+    password_expires_at: str | None
     has_totp: bool
     last_signed_in_at: str | None
     created_at: str
@@ -194,6 +195,10 @@ class SigningKeysView(TypedDict):
 
 class InvalidCredentials(Unauthenticated):
     """The name or the password is wrong, or the user may not sign in."""
+
+
+class TemporaryPasswordExpired(Unauthenticated):
+    """This temporary password has expired: ask for another one."""
 
 
 class OtpRequired(Unauthenticated):

@@ -21,6 +21,7 @@ USER = {
     "merchants": "all",
     "status": "active",
     "must_change_password": False,
+    "password_expires_at": None,
     "has_totp": False,
     "last_signed_in_at": None,
     "created_at": NOW,

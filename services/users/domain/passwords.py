@@ -7,6 +7,7 @@ a password is refused when nothing else is in it. Source: RELIABILITY.md "Passwo
 import re
 import secrets
 import unicodedata
+from datetime import timedelta
 from functools import cache
 from typing import Final
 
@@ -16,6 +17,7 @@ PASSWORD_LENGTH_MIN: Final = 12
 PASSWORD_LENGTH_MAX: Final = 256  # more would only be work for the hash
 DISTINCT_CHARACTERS_MIN: Final = 5
 TEMPORARY_PASSWORD_BYTES: Final = 15
+TEMPORARY_PASSWORD_LIFETIME: Final = timedelta(hours=72)  # over a weekend
 
 _COMMON_WORDS_TEXT: Final = """
 password passwort passwd pass passphrase motdepasse contrasena senha parola mima woaini

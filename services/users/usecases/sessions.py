@@ -45,6 +45,7 @@ from shared.contracts.users import (
     SessionOver,
     SignedIn,
     SignInFailed,
+    TemporaryPasswordExpired,
     TokenPairView,
     TooManySignIns,
     UserSessionRequired,
@@ -89,7 +90,8 @@ def sign_in(
 
     A wrong name, a wrong password and a disabled user do the same work and get the same answer.
     otp: a code of the authenticator, or a recovery code; passed over for users without a second factor.
-    Raises, in order: TooManySignIns, SignInBusy, InvalidCredentials, OtpRequired, TooManySignIns, InvalidOtp.
+    Raises, in order: TooManySignIns, SignInBusy, InvalidCredentials, TemporaryPasswordExpired, OtpRequired,
+    TooManySignIns, InvalidOtp.
     Emits: SignedIn, and RecoveryCodeUsed; or SignInFailed, which stays though the call is refused.
     """
     with transaction() as session:
@@ -103,6 +105,7 @@ def sign_in(
             refusal: Unauthenticated = InvalidCredentials()
             _count_failure(session, attempt)
         else:
+            _require_in_force(user)
             if otp and user.has_totp:
                 _require_unlocked(session, attempt, codes_only=True)
             try:
@@ -176,7 +179,8 @@ def change_password(transaction: Transaction, passport: Passport, *, current_pas
     """Change the caller's own password and end their other sessions.
 
     A wrong current password counts like a failed sign-in, so that a stolen session cannot be used to guess it.
-    Raises, in order: UserSessionRequired, SessionOver, TooManySignIns, WeakPassword, SignInBusy, WrongPassword.
+    Raises, in order: UserSessionRequired, SessionOver, TooManySignIns, WeakPassword, SignInBusy, WrongPassword,
+    TemporaryPasswordExpired.
     Emits: PasswordChanged, and SessionEnded for each other session.
     """
     with transaction() as session:
@@ -193,8 +197,10 @@ def change_password(transaction: Transaction, passport: Passport, *, current_pas
         _require_unlocked(session, attempt)
         proven = _proven_user(session, attempt, fits_well=fits_well)
         if proven is not None:
+            _require_in_force(proven)
             _forget_failures(session, attempt)
-            proven.password_hash, proven.must_change_password, proven.updated_at = new_hash, False, utc_now()
+            proven.password_hash, proven.must_change_password = new_hash, False
+            proven.password_expires_at, proven.updated_at = None, utc_now()
             outbox.add(session, PasswordChanged(user_id=proven.id, username=proven.username))
             end_sessions(session, proven, why="password_changed", except_session_id=passport.session_id)
             return
@@ -331,6 +337,12 @@ def _proven_user(session: Session, attempt: _Attempt, *, fits_well: bool) -> Use
         .options(lazyload("*"))
         .with_for_update(of=User)
     )
+
+
+def _require_in_force(user: User) -> None:
+    """Refuse a temporary password that nobody changed in time. Raises: TemporaryPasswordExpired."""
+    if user.password_expires_at is not None and user.password_expires_at <= utc_now():
+        raise TemporaryPasswordExpired()
 
 
 def _forget_failures(session: Session, attempt: _Attempt, *, codes_too: bool = False) -> None:

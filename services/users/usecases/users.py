@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from services.users.domain.grants import Grant, grant_of_caller, require_within
 from services.users.domain.lockouts import CODES, name_key
-from services.users.domain.passwords import new_temporary_password
+from services.users.domain.passwords import TEMPORARY_PASSWORD_LIFETIME, new_temporary_password
 from services.users.hashing import hash_password
 from services.users.models import SignInFailures, User
 from services.users.queries import visible_users
@@ -39,6 +39,7 @@ from shared.contracts.users import (
 )
 from shared.ids import new_id
 from shared.passport import Passport
+from shared.times import utc_now
 
 _AUDITED = ("username", "display_name", "email", "roles", "merchants", "status")
 
@@ -69,6 +70,7 @@ def create_user(
         status="active",
         password_hash=hash_password(temporary_password),
         must_change_password=True,
+        password_expires_at=utc_now() + TEMPORARY_PASSWORD_LIFETIME,
     )
     _give(session, passport, user, roles=roles or [], merchants=merchants or [])
     session.add(user)
@@ -159,6 +161,7 @@ def reset_password(
     password_hash = hash_password(temporary_password)  # before the lock, since it takes a while
     user = _lock_user(session, passport, user_id)
     user.password_hash, user.must_change_password, user.updated_at = password_hash, True, sa.func.now()
+    user.password_expires_at = utc_now() + TEMPORARY_PASSWORD_LIFETIME
     session.flush()
     session.refresh(user)
     session.execute(sa.delete(SignInFailures).where(SignInFailures.username_key == user.username_key))

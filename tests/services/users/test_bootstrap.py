@@ -37,6 +37,8 @@ class TestBootstrap:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         made = self.run(capsys)
+        with transaction() as session:
+            assert session.scalars(sa.select(User.password_expires_at)).all() == [None]  # nobody waits for it
         pair = sessions.sign_in(transaction, keys, cipher, anybody, **made)
         assert not pair["must_change_password"]
         with transaction() as session:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import replace
+from datetime import timedelta
 from itertools import islice
 from typing import Any
 
@@ -40,6 +41,7 @@ from shared.contracts.users import (
     InvalidRefreshToken,
     SessionNotFound,
     SignInBusy,
+    TemporaryPasswordExpired,
     TokenPairView,
     TooManySignIns,
     UserNotFound,
@@ -121,6 +123,32 @@ class TestSignIn:
             state = introspect_session(session, session_id=complete["payload"]["sid"])
             assert (state["active"], state["actor_id"], state["actor_name"]) == (True, alice.id, "alice")
             assert (state["permissions"]["users"], state["merchants"]) == ("admin", "all")
+
+    def test_temporary_password_ends_at_its_time(
+        self, sign_in: Callable[..., TokenPairView], transaction: Transaction, alice: User
+    ) -> None:
+        """Also for who has signed in with it in time: it can be neither used nor changed after that."""
+
+        def expire(**ago: int) -> None:
+            with transaction() as session:
+                session.execute(
+                    sa.update(User).values(must_change_password=True, password_expires_at=utc_now() - timedelta(**ago))
+                )
+
+        expire(minutes=-1)
+        as_alice = passport_of(alice, session_id=claims_of(sign_in())["sid"])
+        expire(seconds=1)
+        with pytest.raises(TemporaryPasswordExpired):
+            sign_in()
+        with pytest.raises(InvalidCredentials):
+            sign_in(password="wrong")  # only who knows it is told
+        with pytest.raises(TemporaryPasswordExpired):
+            sessions.change_password(transaction, as_alice, current_password=PASSWORD, new_password=NEW_PASSWORD)
+        expire(minutes=-1)
+        sessions.change_password(transaction, as_alice, current_password=PASSWORD, new_password=NEW_PASSWORD)
+        with transaction() as session:
+            assert session.get_one(User, alice.id).view()["password_expires_at"] is None
+        assert not sign_in(password=NEW_PASSWORD)["must_change_password"]
 
     def test_letter_case_of_the_name_does_not_matter(self, sign_in: Callable[..., TokenPairView]) -> None:
         assert sign_in(" ALICE ")["access_token"]

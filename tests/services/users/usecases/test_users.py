@@ -23,7 +23,7 @@ from shared.contracts.users import (
 )
 from shared.errors import InvalidRequest, ServiceError
 from shared.passport import Passport
-from shared.times import utc_now
+from shared.times import parse_rfc3339, utc_now
 from tests.services.users.conftest import Transaction, events, make_user, passport_of
 
 
@@ -71,6 +71,8 @@ class TestCreate:
         assert (view["roles"], view["merchants"], view["status"]) == ([], [], "active")
         assert view["must_change_password"]
         assert view["display_name"] == "Dora"
+        hours_left = (parse_rfc3339(view["password_expires_at"] or "") - utc_now()).total_seconds() / 3600
+        assert 71.9 < hours_left <= 72
         stored = session.get_one(User, view["id"])
         assert fits(view["temporary_password"], stored.password_hash)
 
@@ -227,6 +229,8 @@ class TestDisable:
         assert not queries.introspect_session(session, session_id="ses_1")["active"]
         assert session.scalar(sa.select(SignInFailures)) is None
         assert view["temporary_password"] not in str(events(session))
+        hours_left = (parse_rfc3339(view["password_expires_at"] or "") - utc_now()).total_seconds() / 3600
+        assert 71.9 < hours_left <= 72
 
     def test_unknown_user_is_not_found(self, session: Session, as_root: Passport) -> None:
         with pytest.raises(UserNotFound):
