@@ -23,7 +23,7 @@ _TABLE = (
     Service("users", "UsersService"),
     Service("settings", "SettingsService"),
     Service("ledger", "LedgerService", ("settings", "users")),
-    Service("cards", "CardsService", ("users",)),
+    Service("cards", "CardsService", ("ledger", "settings", "users")),
     Service("tasks", "TasksService", ("ledger",)),
     Service("telegram", "TelegramService", ("settings", "users")),
     Service("audit", "AuditService"),

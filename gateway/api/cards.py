@@ -73,7 +73,7 @@ def get_card(card_id: str) -> Any:
 @blueprint.arguments(CardChangeSchema)
 @blueprint.response(200, CardSchema)
 def update_card(body: dict[str, Any], card_id: str) -> Any:
-    """Change a card's holder name or expiry."""
+    """Change a card's holder name, expiry or limits."""
     return call("cards", "update_card", card_id=card_id, **body)
 
 
@@ -107,7 +107,7 @@ def unfreeze_card(card_id: str) -> Any:
 @blueprint.arguments(ReasonSchema)
 @blueprint.response(200, CardSchema)
 def close_card(body: dict[str, Any], card_id: str) -> Any:
-    """Close a card for good."""
+    """Close a card for good; one with money in it does not close."""
     return call("cards", "close_card", card_id=card_id, **body)
 
 

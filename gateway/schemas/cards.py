@@ -11,8 +11,20 @@ CARDS_PER_ASSIGNMENT_MAX = 1_000
 STATUSES = ("inactive", "active", "frozen", "closed")
 
 
+class CardLimitsSchema(Schema):
+    """What may be put onto a card: by one top-up, in a day, in a month. null is no limit."""
+
+    max_amount = fields.Money(allow_none=True, currency_field=None)
+    daily_amount = fields.Money(allow_none=True, currency_field=None)
+    daily_count = fields.Integer(allow_none=True, at_least=0, at_most=1_000_000)
+    monthly_amount = fields.Money(allow_none=True, currency_field=None)
+
+
 class CardSchema(Schema):
-    """A virtual card. Its number shows the first six and the last four digits only."""
+    """A virtual card. Its number shows the first six and the last four digits only.
+
+    `balance` is what its last transfer left.
+    """
 
     id = fields.Text(required=True)
     number_masked = fields.Text(required=True)
@@ -25,6 +37,8 @@ class CardSchema(Schema):
     status = fields.Word(STATUSES, required=True)
     status_reason = fields.Text(required=True, allow_none=True)
     merchant_id = fields.Text(required=True, allow_none=True)
+    balance = fields.Money(required=True)
+    limits = fields.Nested(CardLimitsSchema, required=True)
     created_at = fields.Timestamp(required=True)
     updated_at = fields.Timestamp(required=True)
 
@@ -65,10 +79,11 @@ class NewCardSchema(Schema):
 
 
 class CardChangeSchema(Schema):
-    """What of a card changes; what is left out stays."""
+    """What of a card changes; what is left out stays, of its limits too."""
 
     holder_name = fields.Text(length_min=1, length_max=100, load_default=None)
     expiry = ExpiryField(load_default=None)
+    limits = fields.Nested(CardLimitsSchema)
 
 
 class CardNumberSchema(Schema):

@@ -1,8 +1,11 @@
-"""Cards: virtual cards, their numbers (encrypted), their states, and which merchant held them when.
+"""Cards: virtual cards, their numbers (encrypted), their states, their transfers and limits, and who held them when.
 
-Owns: cards, card_assignments.
+Owns: cards, card_assignments, card_transfers.
 RPC: list_cards, search_card, get_card, create_card, update_card, activate_card, freeze_card, unfreeze_card,
-close_card, assign_card, assign_cards, list_assignments, reveal_card.
-Emits: CardCreated, CardUpdated, CardActivated, CardFrozen, CardUnfrozen, CardClosed, CardAssigned, CardRevealed.
-Hears: what the kernel's copy of merchants hears.
+close_card, assign_card, assign_cards, list_assignments, reveal_card,
+top_up_card, withdraw_from_card, list_card_transfers, get_card_balance, list_card_balance_logs. Calls:
+ledger.transfer_card_money, ledger.find_card_account, ledger.list_card_balance_logs.
+Emits: CardCreated, CardUpdated, CardActivated, CardFrozen, CardUnfrozen, CardClosed, CardAssigned, CardRevealed,
+CardToppedUp, CardWithdrawn, CardTransferRefused.
+Hears: what the kernel's copies of parameters and merchants hear.
 """

@@ -17,8 +17,10 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.cards.cipher import SealedNumber
+from services.cards.domain.limits import Limits
 from services.cards.domain.states import Status
 from shared.contracts.cards import AssignmentView, CardView
+from shared.money import format_minor
 from shared.times import rfc3339
 
 
@@ -29,7 +31,10 @@ class Base(DeclarativeBase):
 
 
 class Card(Base):
-    """A virtual card. `merchant_id` repeats the open assignment, for the filter that every query has."""
+    """A virtual card. `merchant_id` repeats the open assignment, for the filter that every query has.
+
+    `balance` repeats the ledger's account as the card's last transfer left it, at the account's `balance_version`.
+    """
 
     __tablename__ = "cards"
     __table_args__ = (
@@ -54,12 +59,29 @@ class Card(Base):
     status: Mapped[str]
     status_reason: Mapped[str | None]
     merchant_id: Mapped[str | None]
+    balance: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    balance_version: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    limit_max_amount: Mapped[int | None] = mapped_column(BigInteger)
+    limit_daily_amount: Mapped[int | None] = mapped_column(BigInteger)
+    limit_daily_count: Mapped[int | None] = mapped_column(BigInteger)
+    limit_monthly_amount: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     def sealed_number(self) -> SealedNumber:
         """Return the number as the cipher takes it."""
         return SealedNumber(self.number_key_id, self.number_sealed)
+
+    def limits(self) -> Limits:
+        """Return what may be put onto the card."""
+        return Limits(self.limit_max_amount, self.limit_daily_amount, self.limit_daily_count, self.limit_monthly_amount)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Say what may be put onto the card from now on."""
+        self.limit_max_amount = limits.max_amount
+        self.limit_daily_amount = limits.daily_amount
+        self.limit_daily_count = limits.daily_count
+        self.limit_monthly_amount = limits.monthly_amount
 
     def view(self) -> CardView:
         """Return what others may know of the card."""
@@ -75,6 +97,8 @@ class Card(Base):
             "status": Status(self.status).value,
             "status_reason": self.status_reason,
             "merchant_id": self.merchant_id,
+            "balance": format_minor(self.balance, self.currency),
+            "limits": self.limits().view(self.currency),
             "created_at": rfc3339(self.created_at),
             "updated_at": rfc3339(self.updated_at),
         }

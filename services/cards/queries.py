@@ -30,6 +30,14 @@ def find_card(session: Session, passport: Passport, card_id: str) -> Card:
     return card
 
 
+def lock_card(session: Session, passport: Passport, card_id: str) -> Card:
+    """Return a card that the caller may see, locked until the transaction ends. Raises: CardNotFound."""
+    card = session.scalar(select(Card).where(Card.id == card_id, visible(passport)).with_for_update())
+    if card is None:
+        raise CardNotFound
+    return card
+
+
 def get_card(session: Session, passport: Passport, *, card_id: str) -> CardView:
     """Return one card. Raises: CardNotFound."""
     return find_card(session, passport, card_id).view()

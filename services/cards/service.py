@@ -6,9 +6,11 @@ from sqlalchemy.orm import Session
 
 from services.cards import queries, usecases
 from services.cards.cipher import number_cipher
+from services.cards.money.calls import MoneyCalls
 from shared.contracts.cards import AssignmentPage, AssignmentsView, CardPage, CardView, RevealedCardView
+from shared.contracts.settings import ParameterChanged
 from shared.contracts.users import MerchantCreated, MerchantUpdated
-from shared.copies import Merchants
+from shared.copies import Merchants, Parameters
 from shared.database import Database
 from shared.events import Envelope
 from shared.messaging import handles
@@ -16,12 +18,13 @@ from shared.passport import Passport
 from shared.rpc.entrypoints import command, query
 
 
-class CardsService:
-    """Virtual cards."""
+class CardsService(MoneyCalls):
+    """Virtual cards, and their money."""
 
     name = "cards"
 
     database = Database()
+    parameters = Parameters()
     merchants = Merchants()
 
     @query("cards:read")
@@ -78,6 +81,10 @@ class CardsService:
     @command("cards:admin", stores_answer=False)
     def reveal_card(self, session: Session, passport: Passport, *, card_id: str, reason: str) -> RevealedCardView:
         return usecases.reveal_card(session, passport, number_cipher(), card_id=card_id, reason=reason)
+
+    @handles(ParameterChanged)
+    def on_parameter_changed(self, session: Session, envelope: Envelope, event: ParameterChanged) -> None:
+        self.parameters.take(session, event)
 
     @handles(MerchantCreated, MerchantUpdated)
     def on_merchant_changed(

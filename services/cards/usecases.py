@@ -16,7 +16,8 @@ from services.cards.domain import numbers
 from services.cards.domain.expiry import default_expiry, parse_expiry
 from services.cards.domain.states import Status, Verb, next_status, require_open
 from services.cards.models import Assignment, Card
-from services.cards.queries import visible
+from services.cards.money.usecases import change_limits, require_empty
+from services.cards.queries import lock_card, visible
 from shared import outbox
 from shared.contracts.cards import (
     AssignmentsView,
@@ -134,23 +135,31 @@ def _insert_card(session: Session, cipher: NumberCipher, number: str, details: d
 
 
 def update_card(
-    session: Session, passport: Passport, *, card_id: str, holder_name: str | None = None, expiry: str | None = None
+    session: Session,
+    passport: Passport,
+    *,
+    card_id: str,
+    holder_name: str | None = None,
+    expiry: str | None = None,
+    limits: dict[str, Any] | None = None,
 ) -> CardView:
-    """Change a card's holder name or expiry; what is None stays.
+    """Change a card's holder name, expiry or limits; what is None stays.
 
-    Raises, in order: InvalidExpiry, CardNotFound, CardIsClosed.
+    limits: those of `domain.limits.Limits` that change; None for no limit.
+    Raises, in order: InvalidExpiry; CardNotFound; CardIsClosed; InvalidRequest or InvalidMoney for a limit.
     Emits: CardUpdated, when something changed.
     """
     month = None if expiry is None else parse_expiry(expiry)
     name = None if holder_name is None else mask_text(holder_name)
-    card = _lock_card(session, passport, card_id)
+    card = lock_card(session, passport, card_id)
     require_open(Status(card.status))
-    changes = {}
+    changes: dict[str, Any] = {}
     for field, value in (("holder_name", name), ("expiry", month)):
         before = getattr(card, field)
         if value is not None and value != before:
             setattr(card, field, value)
             changes[field] = {"before": before, "after": value}
+    changes |= change_limits(card, limits or {})
     if changes:
         card.updated_at = utc_now()
         outbox.add(session, CardUpdated(**_facts(card), changes=changes))
@@ -180,9 +189,10 @@ def unfreeze_card(session: Session, passport: Passport, *, card_id: str) -> Card
 
 
 def close_card(session: Session, passport: Passport, *, card_id: str, reason: str) -> CardView:
-    """End a card for good. Raises: CardNotFound, CardIsClosed. Emits: CardClosed."""
+    """End a card for good. Raises, in order: CardNotFound, CardIsClosed, CardNotEmpty. Emits: CardClosed."""
     reason = mask_text(reason)
     card, changes = _move(session, passport, card_id, Verb.CLOSE, reason=reason)
+    require_empty(session, [card])
     outbox.add(session, CardClosed(**_facts(card), reason=reason, changes=changes))
     return card.view()
 
@@ -190,7 +200,7 @@ def close_card(session: Session, passport: Passport, *, card_id: str, reason: st
 def _move(
     session: Session, passport: Passport, card_id: str, verb: Verb, *, reason: str | None
 ) -> tuple[Card, dict[str, Any]]:
-    card = _lock_card(session, passport, card_id)
+    card = lock_card(session, passport, card_id)
     before = Status(card.status)
     after = next_status(before, verb)
     card.status = after.value
@@ -209,14 +219,14 @@ def assign_card(
     """Give a card to a merchant, or take it off its merchant.
 
     Raises, in order: PermissionDenied for taking it off by somebody who sees some merchants only, MerchantNotFound,
-    CardNotFound, CardIsClosed.
+    CardNotFound, CardIsClosed, CardNotEmpty where it would leave a merchant.
     Emits: CardAssigned, when it changed hands.
     """
     if merchant_id is None:
         _require_all_merchants(passport)
     else:
         require_merchant(session, passport, merchant_id)
-    card = _lock_card(session, passport, card_id)
+    card = lock_card(session, passport, card_id)
     require_open(Status(card.status))
     _assign(session, passport, [card], merchant_id)
     return card.view()
@@ -233,7 +243,8 @@ def assign_cards(
 
     card_ids: 1 to `CARDS_PER_ASSIGNMENT_MAX`; one that stands twice counts once.
     Returns: the cards in the order that they were named.
-    Raises, in order: InvalidRequest, MerchantNotFound, CardNotFound, CardIsClosed; the last two with `card_ids`.
+    Raises, in order: InvalidRequest, MerchantNotFound, CardNotFound, CardIsClosed, CardNotEmpty; the last three with
+    `card_ids`.
     Emits: CardAssigned for each card that changed hands.
     Locks: the cards by ascending id.
     """
@@ -260,6 +271,8 @@ def _assign(session: Session, passport: Passport, cards: list[Card], merchant_id
     moving = [card for card in cards if card.merchant_id != merchant_id]
     if not moving:
         return 0
+    # Its money is in an account of the merchant that it would leave.
+    require_empty(session, moving)
     # The clock is read after the cards are locked, so that an interval never ends before it began.
     now: datetime | None = session.scalar(select(func.clock_timestamp()))
     assert now is not None
@@ -271,6 +284,7 @@ def _assign(session: Session, passport: Passport, cards: list[Card], merchant_id
     events = []
     for card in moving:
         before, card.merchant_id, card.updated_at = card.merchant_id, merchant_id, now
+        card.balance_version = 0  # of its account with the new merchant, which may have none yet
         facts = _facts(card) | {"merchant_id": merchant_id or before}
         events.append(CardAssigned(**facts, changes={"merchant_id": {"before": before, "after": merchant_id}}))
     outbox.add(session, *events)
@@ -293,17 +307,10 @@ def reveal_card(
     Raises: CardNotFound.
     Emits: CardRevealed.
     """
-    card = _lock_card(session, passport, card_id)
+    card = lock_card(session, passport, card_id)
     number = cipher.open(card.sealed_number(), card_id=card.id)
     outbox.add(session, CardRevealed(**_facts(card), reason=mask_text(reason)))
     return {"id": card.id, "number": number, "expiry": card.expiry}
-
-
-def _lock_card(session: Session, passport: Passport, card_id: str) -> Card:
-    card = session.scalar(select(Card).where(Card.id == card_id, visible(passport)).with_for_update())
-    if card is None:
-        raise CardNotFound
-    return card
 
 
 def _facts(card: Card) -> dict[str, Any]:

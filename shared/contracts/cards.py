@@ -7,8 +7,20 @@ from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.events import Event
 
 
+class LimitsView(TypedDict):
+    """What may be put onto a card: by one top-up, in a day, in a month. None is no limit."""
+
+    max_amount: str | None
+    daily_amount: str | None
+    daily_count: int | None
+    monthly_amount: str | None
+
+
 class CardView(TypedDict):
-    """A virtual card. Its number shows the first six and the last four digits only."""
+    """A virtual card. Its number shows the first six and the last four digits only.
+
+    `balance` is what the card's last transfer left; the ledger itself answers for `CardBalanceView`.
+    """
 
     id: str
     number_masked: str
@@ -21,6 +33,8 @@ class CardView(TypedDict):
     status: str
     status_reason: str | None
     merchant_id: str | None
+    balance: str
+    limits: LimitsView
     created_at: str
     updated_at: str
 
@@ -53,6 +67,55 @@ class AssignmentPage(TypedDict):
 
     items: list[AssignmentView]
     next_cursor: str | None
+
+
+class TransferRefusalView(TypedDict):
+    """Why a transfer was refused."""
+
+    code: str
+    detail: str
+
+
+class TransferView(TypedDict):
+    """Money that goes between a merchant's account and a card's: `direction` top_up or withdrawal.
+
+    `state`: requested until the ledger has said what became of it, then posted or refused. `balance` is the card's
+    right after a posted one.
+    """
+
+    transfer_id: str
+    card_id: str
+    merchant_id: str
+    direction: str
+    amount: str
+    currency: str
+    state: str
+    balance: str | None
+    refusal: TransferRefusalView | None
+    requested_by: str
+    created_at: str
+    settled_at: str | None
+
+
+class TransferPage(TypedDict):
+    """One page of a card's transfers, newest first."""
+
+    items: list[TransferView]
+    next_cursor: str | None
+
+
+class CardBalanceView(TypedDict):
+    """A card's money as the ledger has it; `transfers_under_way` may change it yet."""
+
+    card_id: str
+    merchant_id: str | None
+    currency: str
+    balance: str
+    held: str
+    available: str
+    version: int
+    transfers_under_way: int
+    updated_at: str | None
 
 
 class RevealedCardView(TypedDict):
@@ -121,6 +184,14 @@ class CardIsClosed(Conflict):
     """The card is closed, and stays closed."""
 
     code = "card_closed"
+
+
+class CardNotEmpty(Conflict):
+    """The card holds money, or a transfer of it is under way."""
+
+
+class CardWithoutMerchant(Conflict):
+    """The card belongs to no merchant, so there is nobody whose money could go to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,3 +263,34 @@ class CardRevealed(_OfCard, Event):
     """Somebody saw a card's full number."""
 
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfTransfer(_OfCard):
+    """What every event about one transfer of a card says."""
+
+    transfer_id: str
+    amount: str
+    currency: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardToppedUp(_OfTransfer, Event):
+    """Money went from the merchant's account to the card's."""
+
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardWithdrawn(_OfTransfer, Event):
+    """Money went from the card's account back to the merchant's."""
+
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardTransferRefused(_OfTransfer, Event):
+    """The ledger refused a transfer, so that no money moved. `code` is that of the refusal."""
+
+    direction: str
+    code: str

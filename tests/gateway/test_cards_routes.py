@@ -16,6 +16,8 @@ CARD = {
     "status": "inactive",
     "status_reason": None,
     "merchant_id": None,
+    "balance": "0",
+    "limits": {"max_amount": None, "daily_amount": None, "daily_count": None, "monthly_amount": None},
     "created_at": "2026-11-24T08:00:00Z",
     "updated_at": "2026-11-24T08:00:00Z",
 }

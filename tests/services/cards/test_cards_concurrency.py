@@ -41,7 +41,7 @@ def at_once(engine_of, alice) -> Iterator:
 
     yield run
     with engine.begin() as connection:
-        connection.execute(sa.text("truncate cards, card_assignments, outbox, merchant_copies"))
+        connection.execute(sa.text("truncate cards, card_assignments, outbox, merchant_copies cascade"))
 
 
 def create(session, alice, cipher, number):
