@@ -74,10 +74,17 @@ class LargeChangeRuleSchema(Schema):
     threshold = fields.Money(currency_field=None, load_default=None, allow_none=True)
 
 
+class DeviceRuleSchema(Schema):
+    """Tell when a device of the merchant's cards goes offline, and when it is back: once each."""
+
+    enabled = fields.Boolean(required=True)
+
+
 class RulesSchema(Schema):
-    """What a group is told, by the type of notification."""
+    """What a group is told, by the type of notification. When `device` is not sent, it stays as it is."""
 
     large_change = fields.Nested(LargeChangeRuleSchema, required=True)
+    device = fields.Nested(DeviceRuleSchema)
 
 
 class NotificationSchema(Schema):

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from services.cards import queries, usecases
 from services.cards.cipher import number_cipher
+from services.cards.devices.calls import DeviceCalls
 from services.cards.money.calls import MoneyCalls
 from shared.contracts.cards import AssignmentPage, AssignmentsView, CardPage, CardView, RevealedCardView
 from shared.contracts.settings import ParameterChanged
@@ -18,8 +19,8 @@ from shared.passport import Passport
 from shared.rpc.entrypoints import command, query
 
 
-class CardsService(MoneyCalls):
-    """Virtual cards, and their money."""
+class CardsService(DeviceCalls, MoneyCalls):
+    """Virtual cards, their money and their devices."""
 
     name = "cards"
 

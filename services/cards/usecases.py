@@ -12,6 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services.cards.cipher import NumberCipher
+from services.cards.devices.domain import Because
+from services.cards.devices.usecases import end_bindings
 from services.cards.domain import numbers
 from services.cards.domain.expiry import default_expiry, parse_expiry
 from services.cards.domain.states import Status, Verb, next_status, require_open
@@ -193,6 +195,7 @@ def close_card(session: Session, passport: Passport, *, card_id: str, reason: st
     reason = mask_text(reason)
     card, changes = _move(session, passport, card_id, Verb.CLOSE, reason=reason)
     require_empty(session, [card])
+    end_bindings(session, passport, [card.id], Because.CARD_CLOSED)
     outbox.add(session, CardClosed(**_facts(card), reason=reason, changes=changes))
     return card.view()
 
@@ -273,6 +276,8 @@ def _assign(session: Session, passport: Passport, cards: list[Card], merchant_id
         return 0
     # Its money is in an account of the merchant that it would leave.
     require_empty(session, moving)
+    # And its devices are that merchant's.
+    end_bindings(session, passport, [card.id for card in moving], Because.CARD_ASSIGNED)
     # The clock is read after the cards are locked, so that an interval never ends before it began.
     now: datetime | None = session.scalar(select(func.clock_timestamp()))
     assert now is not None

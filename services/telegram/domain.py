@@ -76,6 +76,12 @@ _LABELS: Mapping[str, Mapping[str, str]] = {
         "balance": "Balance after",
         "order_no": "Order",
         "time": "Time",
+        "device_offline": "Device offline",
+        "device_online": "Device back online",
+        "device": "Device",
+        "last_seen": "Last heard of",
+        "heard_again": "Heard of again",
+        "silent": "Silent for",
         "test": "This group receives the notifications of Countinghouse. This is a test.",
         "repeat": "Sent again, since Telegram did not answer the first time. You may have this message already.",
     },
@@ -88,6 +94,12 @@ _LABELS: Mapping[str, Mapping[str, str]] = {
         "balance": "变动后余额",
         "order_no": "订单号",
         "time": "时间",
+        "device_offline": "设备离线",
+        "device_online": "设备恢复在线",
+        "device": "设备",
+        "last_seen": "最后一次收到心跳",
+        "heard_again": "再次收到心跳",
+        "silent": "静默时长",
         "test": "本群组将接收 Countinghouse 的通知。这是一条测试消息。",
         "repeat": "由于 Telegram 上次没有应答，此消息重新发送，您可能已经收到过。",
     },
@@ -108,6 +120,18 @@ def large_change_text(change: Mapping[str, Any], language: str) -> str:
     if change["order_no"]:
         lines.append(f"{label['order_no']}: {_shortened(change['order_no'])}")
     return "\n".join([*lines, f"{label['time']}: {change['time']}"])
+
+
+def device_text(edge: Mapping[str, Any], language: str, *, is_offline: bool) -> str:
+    """Return what a group reads of a device that went offline or is back: the event as its contract shows it."""
+    label = _LABELS[language]
+    lines = [
+        label["device_offline" if is_offline else "device_online"],
+        f"{label['device']}: {_shortened(edge['name'])} ({edge['device_id']})",
+        f"{label['last_seen' if is_offline else 'heard_again']}: {edge['last_seen_at']}",
+        f"{label['silent']}: {edge['silent_seconds']} s",
+    ]
+    return "\n".join(lines)
 
 
 def test_text(language: str) -> str:

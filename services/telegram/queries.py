@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from services.telegram.models import Binding, LargeChange, Notification
+from services.telegram.models import Binding, DeviceEdge, LargeChange, Notification
 from shared.contracts.telegram import (
     BindingNotFound,
     BindingPage,
@@ -57,12 +57,15 @@ def list_bindings(
 def get_rules(session: Session, passport: Passport, *, binding_id: str) -> RulesView:
     """Return the rules of a binding; those that nobody has set are off. Raises: BindingNotFound."""
     binding = find_binding(session, passport, binding_id)
-    return rules_view(session.get(LargeChange, binding.id))
+    return rules_view(session.get(LargeChange, binding.id), session.get(DeviceEdge, binding.id))
 
 
-def rules_view(large_change: LargeChange | None) -> RulesView:
+def rules_view(large_change: LargeChange | None, device: DeviceEdge | None) -> RulesView:
     """Return the rules as others may know them."""
-    return {"large_change": large_change.view() if large_change else {"enabled": False, "threshold": None}}
+    return {
+        "large_change": large_change.view() if large_change else {"enabled": False, "threshold": None},
+        "device": device.view() if device else {"enabled": False},
+    }
 
 
 def get_notification(session: Session, passport: Passport, *, notification_id: str) -> NotificationView:

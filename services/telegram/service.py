@@ -12,11 +12,13 @@ from services.telegram import queries
 from services.telegram.client import BotApi
 from services.telegram.sender import Sender
 from services.telegram.usecases import bindings, notifications
+from shared.contracts.devices import DeviceCameOnline, DeviceWentOffline
 from shared.contracts.ledger import BalancesChanged
 from shared.contracts.settings import ParameterChanged
 from shared.contracts.telegram import (
     BindingPage,
     BindingView,
+    DeviceRule,
     LargeChangeRule,
     NotificationPage,
     NotificationView,
@@ -110,9 +112,15 @@ class TelegramService:
 
     @command("telegram:operate")
     def change_rules(
-        self, session: Session, passport: Passport, *, binding_id: str, large_change: LargeChangeRule
+        self,
+        session: Session,
+        passport: Passport,
+        *,
+        binding_id: str,
+        large_change: LargeChangeRule,
+        device: DeviceRule | None = None,
     ) -> RulesView:
-        return bindings.change_rules(session, passport, binding_id=binding_id, large_change=large_change)
+        return bindings.change_rules(session, passport, binding_id=binding_id, large_change=large_change, device=device)
 
     @command("telegram:operate")
     def send_test(self, session: Session, passport: Passport, *, binding_id: str) -> NotificationView:
@@ -141,6 +149,11 @@ class TelegramService:
             entries=event.entries,
             default_threshold=str(self.parameters.get(LARGE_CHANGE_THRESHOLD)),
         )
+
+    @handles(DeviceWentOffline, DeviceCameOnline)
+    def on_device_edge(self, session: Session, envelope: Envelope, event: DeviceWentOffline | DeviceCameOnline) -> None:
+        self.outgoing.wake_after(session)
+        notifications.queue_device_edge(session, event_id=envelope["event_id"], edge=event)
 
     @handles(ParameterChanged)
     def on_parameter_changed(self, session: Session, envelope: Envelope, event: ParameterChanged) -> None:

@@ -8,7 +8,7 @@ from shared.events import Event
 
 BINDING_STATUSES: Final = ("active", "disabled")
 LANGUAGES: Final = ("en", "zh")
-NOTIFICATION_TYPES: Final = ("large_change", "test")
+NOTIFICATION_TYPES: Final = ("large_change", "device", "test")
 NOTIFICATION_STATUSES: Final = ("queued", "sent", "failed", "dead", "suppressed")
 
 
@@ -43,10 +43,17 @@ class LargeChangeRule(TypedDict):
     threshold: str | None
 
 
+class DeviceRule(TypedDict):
+    """Tell the group when a device of the merchant goes offline, and when it is back: once each."""
+
+    enabled: bool
+
+
 class RulesView(TypedDict):
     """The rules of a binding, by the type of notification."""
 
     large_change: LargeChangeRule
+    device: DeviceRule
 
 
 class NotificationView(TypedDict):

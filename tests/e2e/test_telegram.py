@@ -39,7 +39,8 @@ def test_large_change_reaches_its_merchants_group_and_the_audit_log(
     operator = platform.person(roles=["operator"], merchants=[merchant_id])
     binding_id = bind(operator, merchant_id, chat_id)
     rules = {"large_change": {"enabled": True, "threshold": "500.00"}}
-    assert operator.put(f"/telegram/bindings/{binding_id}/rules", rules).json() == rules
+    set_rules = operator.put(f"/telegram/bindings/{binding_id}/rules", rules).json()
+    assert set_rules == {**rules, "device": {"enabled": False}}
     platform.recharge(merchant_id, "u1", "499.99")
     platform.recharge(merchant_id, "u1", "500.00")
     [message] = eventually(lambda: simulator.messages(chat_id))

@@ -94,14 +94,14 @@ def test_unbinding_answers_nothing(gateway: Gateway, services: FakeServices) -> 
 
 
 def test_rules_reach_the_service(gateway: Gateway, services: FakeServices) -> None:
-    answer = {"large_change": {"enabled": True, "threshold": "1000.00"}}
+    answer = {"large_change": {"enabled": True, "threshold": "1000.00"}, "device": {"enabled": True}}
     services.answer("telegram", "change_rules", answer)
     response = gateway.bob.put(f"{BINDINGS}/tgb_1/rules", json=answer)
     assert (response.status_code, response.get_json()) == (200, answer)
     gateway.bob.put(f"{BINDINGS}/tgb_1/rules", json={"large_change": {"enabled": False}})
     calls = services.calls_of("telegram", "change_rules")
     assert calls[0].arguments == {"binding_id": "tgb_1", **answer}
-    assert calls[1].arguments["large_change"] == {"enabled": False, "threshold": None}
+    assert calls[1].arguments == {"binding_id": "tgb_1", "large_change": {"enabled": False, "threshold": None}}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,7 @@ def test_rules_reach_the_service(gateway: Gateway, services: FakeServices) -> No
         {"large_change": {"enabled": True, "threshold": "1e3"}},
         {"large_change": {"enabled": True, "colour": "red"}},
         {"large_change": {"enabled": True}, "earthquake": {"enabled": True}},
+        {"large_change": {"enabled": True}, "device": {}},
     ],
 )
 def test_rules_that_are_misshapen_are_refused(gateway: Gateway, rules: dict[str, Any]) -> None:

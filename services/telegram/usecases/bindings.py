@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services.telegram.domain import parse_chat_id, parse_threshold
-from services.telegram.models import Binding, LargeChange, Notification, Pace
+from services.telegram.models import Binding, DeviceEdge, LargeChange, Notification, Pace
 from services.telegram.queries import find_binding, rules_view
 from shared import outbox
 from shared.contracts.telegram import (
@@ -16,6 +16,7 @@ from shared.contracts.telegram import (
     BindingUpdated,
     BindingView,
     ChatAlreadyBound,
+    DeviceRule,
     LargeChangeRule,
     NotificationRulesChanged,
     RulesView,
@@ -112,33 +113,52 @@ def suppress_waiting(session: Session, binding_id: str, *, because: str) -> None
     session.execute(update(Notification).where(*waiting).values(suppressed))
 
 
-def change_rules(session: Session, passport: Passport, *, binding_id: str, large_change: LargeChangeRule) -> RulesView:
+def change_rules(
+    session: Session,
+    passport: Passport,
+    *,
+    binding_id: str,
+    large_change: LargeChangeRule,
+    device: DeviceRule | None = None,
+) -> RulesView:
     """Set the rules of a binding.
 
+    device: None leaves this rule as it is, for those who do not know of it.
     Raises, in order: InvalidThreshold, BindingNotFound.
     Emits: NotificationRulesChanged, if anything changed.   Locks: binding.
     """
     text = large_change["threshold"]
     threshold = None if text is None else parse_threshold(text, LARGE_CHANGE_THRESHOLD)
     binding = find_binding(session, passport, binding_id, is_locked=True)
-    rule = session.get(LargeChange, binding.id)
-    before = rules_view(rule)
+    rule, edge = session.get(LargeChange, binding.id), session.get(DeviceEdge, binding.id)
+    before = rules_view(rule, edge)
     if rule is None:
         rule = LargeChange(binding_id=binding.id)
         session.add(rule)
     rule.enabled, rule.threshold = large_change["enabled"], threshold
+    if device is not None:
+        edge = session.merge(DeviceEdge(binding_id=binding.id, enabled=device["enabled"]))
     session.flush()
-    after = rules_view(rule)
-    differing = _differing(before["large_change"], after["large_change"])
+    after = rules_view(rule, edge)
+    differing = _differing(before, after)
     if differing:
         event = NotificationRulesChanged(binding_id=binding.id, merchant_id=binding.merchant_id, changes=differing)
         outbox.add(session, event)
     return after
 
 
-def _differing(before: LargeChangeRule, after: LargeChangeRule) -> dict[str, dict[str, Any]]:
-    pairs: dict[str, dict[str, Any]] = {
-        "large_change.enabled": {"before": before["enabled"], "after": after["enabled"]},
-        LARGE_CHANGE_THRESHOLD: {"before": before["threshold"], "after": after["threshold"]},
+def _differing(before: RulesView, after: RulesView) -> dict[str, dict[str, Any]]:
+    values, new_values = _by_name(before), _by_name(after)
+    return {
+        name: {"before": value, "after": new_values[name]}
+        for name, value in values.items()
+        if value != new_values[name]
     }
-    return {name: pair for name, pair in pairs.items() if pair["before"] != pair["after"]}
+
+
+def _by_name(rules: RulesView) -> dict[str, Any]:
+    return {
+        "large_change.enabled": rules["large_change"]["enabled"],
+        LARGE_CHANGE_THRESHOLD: rules["large_change"]["threshold"],
+        "device.enabled": rules["device"]["enabled"],
+    }

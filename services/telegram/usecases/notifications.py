@@ -8,10 +8,11 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from services.telegram.domain import is_large, large_change_text, test_text
-from services.telegram.models import Binding, LargeChange, Notification
+from services.telegram.domain import device_text, is_large, large_change_text, test_text
+from services.telegram.models import Binding, DeviceEdge, LargeChange, Notification
 from services.telegram.queries import find_binding, find_notification
 from shared import outbox
+from shared.contracts.devices import DeviceCameOnline, DeviceWentOffline
 from shared.contracts.ledger import EntryView
 from shared.contracts.telegram import (
     BindingIsDisabled,
@@ -61,6 +62,29 @@ def _reached(
             threshold = default_threshold if rule.threshold is None else rule.threshold
             if entry["merchant_id"] == binding.merchant_id and is_large(entry["amount"], threshold):
                 yield binding, entry, large_change_text(entry, binding.language)
+
+
+def queue_device_edge(session: Session, *, event_id: str, edge: DeviceWentOffline | DeviceCameOnline) -> int:
+    """Queue a message for each binding of the device's merchant whose rule is on: it went offline, or is back.
+
+    Returns: how many messages there are. An event comes here once: the inbox sees to that.
+    """
+    bindings = session.scalars(
+        select(Binding)
+        .join(DeviceEdge, DeviceEdge.binding_id == Binding.id)
+        .where(Binding.merchant_id == edge.merchant_id, DeviceEdge.enabled)
+    )
+    is_offline = isinstance(edge, DeviceWentOffline)
+    rows = [
+        {
+            **_row(binding, "device", device_text(edge.payload(), binding.language, is_offline=is_offline)),
+            "event_id": event_id,
+        }
+        for binding in bindings
+    ]
+    if rows:
+        session.execute(insert(Notification).values(rows))
+    return len(rows)
 
 
 def _row(binding: Binding, type: str, text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from kombu import Connection, Exchange, Queue
 
 from services.telegram.service import TelegramService
+from shared.contracts.devices import DeviceCameOnline, DeviceWentOffline
 from shared.contracts.ledger import BalancesChanged
 from shared.contracts.settings import ParameterChanged
 from shared.contracts.telegram import ChatAlreadyBound
@@ -144,7 +145,9 @@ def telegram(
         yield running
         running.stop()
         with running.engine.begin() as connection:
-            connection.execute(sa.text("truncate bindings, large_change_rules, notifications, outbox, inbox"))
+            connection.execute(
+                sa.text("truncate bindings, large_change_rules, device_rules, notifications, outbox, inbox")
+            )
             connection.execute(sa.text("delete from pace where chat_id <> 0"))
             connection.execute(sa.text("update pace set theoretical_at = 'epoch', paused_until = 'epoch'"))
 
@@ -178,6 +181,23 @@ def test_large_change_reaches_the_group_within_a_second_and_once(telegram: Runni
     )
     assert sent["message_id"] == message["message_id"]
     assert sent["event_id"] == envelope["event_id"]
+
+
+def test_a_device_that_goes_and_comes_back_is_told_to_its_group_once_each(telegram: RunningTelegram) -> None:
+    binding_id, chat_id = bind(telegram)
+    rule = {"enabled": True, "threshold": None}
+    telegram.call("change_rules", ALICE, binding_id=binding_id, large_change=rule, device={"enabled": True})
+    facts: dict[str, Any] = {
+        "device_id": "dev_1", "merchant_id": AURORA, "name": "Till 1", "last_seen_at": "2026-11-24T08:00:00Z",
+    }  # fmt: skip
+    gone = telegram.publish(DeviceWentOffline(**facts, silent_seconds=185))
+    eventually(lambda: len(telegram.simulator.messages(chat_id)) == 1, within_seconds=3)
+    telegram.publish_again(gone)
+    telegram.publish(DeviceCameOnline(**facts, silent_seconds=600))
+    eventually(lambda: len(telegram.simulator.messages(chat_id)) == 2, within_seconds=3)
+    eventually(lambda: telegram.rows("select 1 from inbox where handler = 'on_device_edge' having count(*) = 2"))
+    first_lines = [message["text"].split("\n")[0] for message in telegram.simulator.messages(chat_id)]
+    assert first_lines == ["Device offline", "Device back online"]
 
 
 def test_all_that_happens_is_told_with_who_did_it(telegram: RunningTelegram) -> None:

@@ -8,7 +8,13 @@ from sqlalchemy.orm import Session
 from services.telegram import queries
 from services.telegram.models import Binding, Notification
 from services.telegram.usecases import bindings
-from services.telegram.usecases.notifications import queue_large_changes, queue_test, retry_notification
+from services.telegram.usecases.notifications import (
+    queue_device_edge,
+    queue_large_changes,
+    queue_test,
+    retry_notification,
+)
+from shared.contracts.devices import DeviceCameOnline, DeviceWentOffline
 from shared.contracts.telegram import (
     BindingIsDisabled,
     BindingNotFound,
@@ -35,7 +41,8 @@ def test_bound_merchant_is_told_of(session: Session) -> None:
     assert binding["status"] == "active"
     assert events(session) == ["BindingCreated"]
     assert queries.get_rules(session, ALICE, binding_id=binding["id"]) == {
-        "large_change": {"enabled": False, "threshold": None}
+        "large_change": {"enabled": False, "threshold": None},
+        "device": {"enabled": False},
     }
 
 
@@ -78,7 +85,8 @@ def test_changed_rules_are_told_with_before_and_after(session: Session) -> None:
     binding_id = bind(session, threshold="1000")["id"]
     rule: Any = {"enabled": True, "threshold": "1000.000"}
     assert bindings.change_rules(session, BOB, binding_id=binding_id, large_change=rule) == {
-        "large_change": {"enabled": True, "threshold": "1000.00"}
+        "large_change": {"enabled": True, "threshold": "1000.00"},
+        "device": {"enabled": False},
     }
     assert events(session) == ["BindingCreated", "NotificationRulesChanged"], "what did not change is not told"
     with pytest.raises(InvalidThreshold):
@@ -141,6 +149,57 @@ def test_disabled_binding_gets_its_messages_suppressed(session: Session) -> None
     bindings.update_binding(session, ALICE, binding_id=binding_id, changes={"status": "active"})
     assert retry_notification(session, ALICE, notification_id=suppressed.id)["status"] == "queued"
     assert events(session)[-2:] == ["BindingUpdated", "NotificationRetried"]
+
+
+def device_rule(session: Session, binding_id: str, enabled: bool = True) -> Any:
+    large_change: Any = {"enabled": True, "threshold": "1000.00"}
+    return bindings.change_rules(
+        session, ALICE, binding_id=binding_id, large_change=large_change, device={"enabled": enabled}
+    )
+
+
+def edge(merchant_id: str = "mer_a", **fields: Any) -> dict[str, Any]:
+    seen_at = "2026-11-24T08:00:00Z"
+    facts = {"device_id": "dev_1", "name": "Till 1", "last_seen_at": seen_at, "silent_seconds": 185}
+    return {**facts, "merchant_id": merchant_id, **fields}
+
+
+def test_rule_of_devices_is_set_told_and_left_alone_by_those_who_do_not_name_it(session: Session) -> None:
+    binding_id = bind(session)["id"]
+    assert device_rule(session, binding_id)["device"] == {"enabled": True}
+    assert events(session)[-1] == "NotificationRulesChanged"
+    before = events(session)
+    large_change: Any = {"enabled": True, "threshold": "1000.00"}
+    rules = bindings.change_rules(session, ALICE, binding_id=binding_id, large_change=large_change)
+    assert rules["device"] == {"enabled": True}
+    assert events(session) == before
+    assert device_rule(session, binding_id, enabled=False)["device"] == {"enabled": False}
+
+
+def test_device_that_goes_and_comes_back_is_told_to_its_merchants_groups_whose_rule_is_on(session: Session) -> None:
+    on, off, theirs = bind(session), bind(session, chat_id="-1002"), bind(session, merchant_id="mer_b", chat_id="-1003")
+    device_rule(session, on["id"])
+    device_rule(session, off["id"], enabled=False)
+    device_rule(session, theirs["id"])
+    assert queue_device_edge(session, event_id="evt_1", edge=DeviceWentOffline(**edge())) == 1
+    assert queue_device_edge(session, event_id="evt_2", edge=DeviceCameOnline(**edge(silent_seconds=4000))) == 1
+    assert queue_device_edge(session, event_id="evt_3", edge=DeviceWentOffline(**edge("mer_c"))) == 0
+    gone, back = sorted(notifications(session), key=lambda notification: str(notification.event_id))
+    assert {gone.chat_id, back.chat_id} == {int(GROUP)}
+    assert (gone.type, gone.text.split("\n")) == (
+        "device",
+        ["Device offline", "Device: Till 1 (dev_1)", "Last heard of: 2026-11-24T08:00:00Z", "Silent for: 185 s"],
+    )
+    assert back.text.startswith("Device back online\n")
+
+
+def test_disabled_binding_gets_its_device_messages_suppressed(session: Session) -> None:
+    binding_id = bind(session)["id"]
+    device_rule(session, binding_id)
+    bindings.update_binding(session, ALICE, binding_id=binding_id, changes={"status": "disabled"})
+    queue_device_edge(session, event_id="evt_1", edge=DeviceWentOffline(**edge()))
+    [suppressed] = notifications(session)
+    assert suppressed.status == "suppressed"
 
 
 def test_card_number_does_not_reach_a_group(session: Session) -> None:
