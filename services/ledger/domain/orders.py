@@ -161,7 +161,7 @@ def settling_change(
     raw = {
         "merchant_id": merchant_id,
         "user_id": user_id,
-        "type": _TYPE_SETTLED[Kind(kind)],
+        "type": settled_type(kind),
         "amount": format_minor(amount if kind == Kind.RECHARGE else -amount, currency),
         "currency": currency,
         "order_no": order_no,
@@ -193,6 +193,11 @@ def refunding_change(
         "reason": reason,
     }
     return check_change(raw, is_admin=False)
+
+
+def settled_type(kind: str) -> int:
+    """Return the balance type that settles an order."""
+    return _TYPE_SETTLED[Kind(kind)]
 
 
 def refund_type(kind: str) -> int:

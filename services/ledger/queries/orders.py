@@ -7,7 +7,10 @@ from sqlalchemy.orm import Session
 
 from services.ledger.domain.entries import view_of
 from services.ledger.domain.filters import LogFilter
+from services.ledger.domain.orders import REFUND_TYPES
+from services.ledger.models.archives import archived_refunds
 from services.ledger.models.entries import entries, microseconds
+from services.ledger.models.mismatches import correction_entries
 from services.ledger.models.orders import order_act_view, order_history, order_view, orders
 from services.ledger.queries.pages import in_scope, instant, plan_for_these_values, position
 from shared.contracts.ledger import EntryView, OrderActView, OrderDetailView, OrderNotFound, OrderPage
@@ -89,3 +92,20 @@ def _history(session: Session, order: Any) -> list[OrderActView]:
         .limit(DETAIL_ROWS_MAX)
     )
     return [order_act_view(row, order.currency) for row in session.execute(query)]
+
+
+def given_back(session: Session, order: Any) -> int:
+    """Return what all refunds of an order gave back, less what corrections took back of it again.
+
+    Also those count that were posted before the order was known, and those that left for an archive.
+    """
+    parts = []
+    for table in (entries, archived_refunds, correction_entries):
+        c = table.c
+        conditions = [c.order_no == order.order_no, c.merchant_id == order.merchant_id, c.currency == order.currency]
+        if table is entries:
+            conditions.append(c.type.in_(REFUND_TYPES))
+        elif table is correction_entries:
+            conditions.append(c.bucket == "refund")
+        parts.append(sa.select(sa.func.coalesce(sa.func.sum(c.amount), 0)).where(*conditions).scalar_subquery())
+    return int(session.execute(sa.select(sum(parts[1:], parts[0]))).scalar_one())

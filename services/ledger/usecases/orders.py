@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from services.ledger.domain.changes import Change
 from services.ledger.domain.orders import (
-    REFUND_TYPES,
     Status,
     Verb,
     amount_to_refund,
@@ -25,10 +24,10 @@ from services.ledger.domain.orders import (
     state_after,
 )
 from services.ledger.domain.thresholds import Threshold
-from services.ledger.models.archives import archived_refunds
-from services.ledger.models.entries import accounts, entries
+from services.ledger.models.entries import accounts
 from services.ledger.models.orders import order_history, order_user_id, order_view, orders
 from services.ledger.posting import Posting, PostingRaced, post
+from services.ledger.queries.orders import given_back
 from shared import outbox
 from shared.contracts.ledger import (
     InsufficientBalance,
@@ -110,8 +109,8 @@ def create_order(
     if row is None:
         raise OrderNumberTaken
     if account_id is not None:
-        _hold(session, account_id, new.held, currency)
-    _note(session, passport, row, act="create", before=None, amount=row.amount)
+        hold(session, account_id, new.held, currency)
+    note_act(session, passport, row, act="create", before=None, amount=row.amount)
     outbox.add(session, OrderCreated(**_content(row), amount=format_minor(row.amount, currency)))
     return order_view(row)
 
@@ -138,7 +137,7 @@ def settle_order(
     at = _post(session, passport, settling_change(**_content(order), amount=order.amount), threshold)
     row = _update(session, order, status=after.value, held=0, upstream_ref=upstream_ref, settled_at=at)
     noted: dict[str, Any] = {"amount": row.amount, "upstream_ref": upstream_ref, "created_at": at}
-    _note(session, passport, row, act="settle", before=order.status, **noted)
+    note_act(session, passport, row, act="settle", before=order.status, **noted)
     told = _content(row) | {"upstream_ref": upstream_ref, "changes": _status_change(order, row)}
     fee = format_minor(row.fee, row.currency)
     outbox.add(session, OrderSettled(**told, amount=format_minor(row.amount, row.currency), fee=fee))
@@ -159,7 +158,7 @@ def fail_order(session: Session, passport: Passport, *, order_no: str, reason: s
         return order_view(order)
     _release(session, order)
     row = _update(session, order, status=after.value, held=0)
-    _note(session, passport, row, act="fail", before=order.status, reason=reason)
+    note_act(session, passport, row, act="fail", before=order.status, reason=reason)
     told = _content(row) | {"reason": reason, "changes": _status_change(order, row)}
     outbox.add(session, OrderFailed(**told, amount=format_minor(row.amount, row.currency)))
     return order_view(row)
@@ -194,10 +193,10 @@ def refund_order(
     refunded = before + minor
     status = Status.REFUNDED if refunded == order.amount else Status.PARTIALLY_REFUNDED
     row = _update(session, order, status=status.value, refunded=refunded)
-    _note(session, passport, row, act="refund", before=order.status, amount=minor, reason=said, created_at=at)
+    note_act(session, passport, row, act="refund", before=order.status, amount=minor, reason=said, created_at=at)
     told = _content(row) | {"reason": said, "changes": _status_change(order, row)}
-    given_back, in_all = format_minor(minor, row.currency), format_minor(refunded, row.currency)
-    outbox.add(session, OrderRefunded(**told, amount=given_back, refunded=in_all))
+    this_time, in_all = format_minor(minor, row.currency), format_minor(refunded, row.currency)
+    outbox.add(session, OrderRefunded(**told, amount=this_time, refunded=in_all))
     return order_view(row)
 
 
@@ -240,7 +239,7 @@ def _account_id(session: Session, holder: Any) -> int | None:
     return session.scalar(sa.select(accounts.c.id).where(*_of_holder(holder)))
 
 
-def _hold(session: Session, account_id: int, amount: int, currency: str) -> None:
+def hold(session: Session, account_id: int, amount: int, currency: str) -> None:
     """Hold an amount of an account. PostgreSQL looks at the balance again when it has the lock, so this is exact.
 
     Raises: InsufficientBalance.
@@ -272,18 +271,7 @@ def _refunded(session: Session, order: Any) -> int:
     Its account is locked first: whoever posts a refund meanwhile looks for the order only under that lock.
     """
     session.execute(sa.select(accounts.c.id).where(*_of_holder(order)).with_for_update())
-    given_back = sa.select(sa.func.coalesce(sa.func.sum(entries.c.amount), 0)).where(
-        entries.c.order_no == order.order_no,
-        entries.c.merchant_id == order.merchant_id,
-        entries.c.currency == order.currency,
-        entries.c.type.in_(REFUND_TYPES),
-    )
-    of_archived = sa.select(sa.func.coalesce(sa.func.sum(archived_refunds.c.amount), 0)).where(
-        archived_refunds.c.order_no == order.order_no,
-        archived_refunds.c.merchant_id == order.merchant_id,
-        archived_refunds.c.currency == order.currency,
-    )
-    return int(session.execute(sa.select(given_back.scalar_subquery() + of_archived.scalar_subquery())).scalar_one())
+    return given_back(session, order)
 
 
 def _post(session: Session, passport: Passport, change: Change, threshold: Threshold) -> datetime:
@@ -325,7 +313,7 @@ def _status_change(before: Any, after: Any) -> dict[str, dict[str, str | None]]:
     return {"status": {"before": before.status, "after": after.status}}
 
 
-def _note(
+def note_act(
     session: Session,
     passport: Passport,
     order: Any,
