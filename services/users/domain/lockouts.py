@@ -6,6 +6,7 @@ on many names; the one of codes, who knows the password and guesses the second f
 the user has signed in from lately are exempt, so that an attacker cannot keep users out of their own office.
 """
 
+import hashlib
 import ipaddress
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ EVERY_ADDRESS: Final = ""
 CODES: Final = "codes"  # stands for the address of guesses at the second factor, from wherever they come
 EVERY_NAME: Final = "\n"  # stands for the name of an address's own counter; no name has a line end at its beginning
 KNOWN_ADDRESS_DAYS: Final = 30
+UNKNOWN_NAME_DIGITS: Final = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +65,11 @@ def address_of(ip: str) -> str:
 def name_key(username: str) -> str:
     """Return the form under which a username is unique and counted: letter case does not tell users apart."""
     return username.strip().casefold()
+
+
+def unknown_name_key(name_key: str) -> str:
+    """Return the form under which a name that nobody has is counted: people type passwords into the wrong field.
+
+    So short a hash tells a few of them apart, and fits so many passwords that it does not tell which one it was.
+    """
+    return f"?{hashlib.sha256(name_key.encode()).hexdigest()[:UNKNOWN_NAME_DIGITS]}"

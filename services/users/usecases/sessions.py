@@ -24,6 +24,7 @@ from services.users.domain.lockouts import (
     address_of,
     name_key,
     policy_for,
+    unknown_name_key,
 )
 from services.users.domain.passwords import require_strong
 from services.users.hashing import fits, hash_password, is_outdated
@@ -289,7 +290,7 @@ def _attempt(session: Session, passport: Passport, username: str) -> _Attempt:
     # Two columns and not a user: to load roles, too, would tell a name that exists by the time it takes.
     found = session.execute(sa.select(User.id, User.password_hash).where(User.username_key == username_key)).first()
     attempt = _Attempt(
-        username_key=username_key,
+        username_key=username_key if found else unknown_name_key(username_key),
         address=address_of(passport.ip),
         user_id=found.id if found else None,
         password_hash=found.password_hash if found else None,

@@ -9,6 +9,7 @@ from services.users.domain.lockouts import (
     address_of,
     name_key,
     policy_for,
+    unknown_name_key,
 )
 
 
@@ -42,3 +43,10 @@ def test_address_is_what_one_person_commands(ip: str, address: str) -> None:
 
 def test_letter_case_and_spaces_do_not_make_another_name() -> None:
     assert name_key(" Alice ") == name_key("ALICE") == "alice"
+
+
+def test_name_that_nobody_has_is_counted_without_being_kept() -> None:
+    typed = name_key("My-Password-In-The-Wrong-Field")
+    assert typed not in unknown_name_key(typed)
+    assert unknown_name_key(typed) == unknown_name_key(typed) != unknown_name_key(name_key("somebody"))
+    assert len(unknown_name_key(typed)) < 10  # too short a hash to tell which password it was
