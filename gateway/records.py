@@ -20,7 +20,7 @@ from shared.contracts.gateway import ApiCalled, SystemErrorOccurred
 from shared.errors import Unavailable
 from shared.events import Envelope, Event
 from shared.link import OutgoingMessage
-from shared.masking import mask_text
+from shared.masking import mask_text, secret_in
 from shared.times import rfc3339, utc_now
 
 log = structlog.get_logger(__name__)
@@ -123,7 +123,7 @@ def _call_facts(status: int) -> tuple[Envelope, dict[str, Any], float]:
     passport = current.passport
     claimed = current.merchant_id or request.args.get("merchant_id", "")[:64]
     # A row of a merchant is shown to whoever sees that merchant: nobody writes into the log of one they do not see.
-    merchant_id = claimed if claimed and passport.sees(claimed) else None
+    merchant_id = claimed if claimed and passport.sees(claimed) and not secret_in(claimed) else None
     facts = {
         "method": request.method,
         "route": route,
