@@ -37,3 +37,11 @@ def day_bounds(day: date, zone_name: str) -> tuple[datetime, datetime]:
 def today(zone_name: str) -> date:
     """Return the calendar day that it is now in the zone."""
     return utc_now().astimezone(ZoneInfo(zone_name)).date()
+
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration_seconds(text: str) -> int:
+    """Return the seconds of a parameter's duration such as "90s", "15m", "2h" or "7d"."""
+    return int(text[:-1]) * _UNIT_SECONDS[text[-1]]

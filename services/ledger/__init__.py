@@ -5,8 +5,11 @@ list_accounts, list_user_accounts, read_trial_balance, verify_ledger, create_ord
 refund_order, get_order, list_orders, transfer_card_money, find_card_account,
 list_card_balance_logs,
 archive_entries, list_archives, get_archive, verify_archive, list_archived_entries,
-create_channel, update_channel, list_channels, get_channel. Calls: users.get_merchant.
+create_channel, update_channel, list_channels, get_channel,
+create_reconciliation, reconcile_day, list_reconciliations, get_reconciliation, compare_reconciliations.
+Calls: users.get_merchant.
 Emits: BalancesChanged, LargeChangeDetected, LedgerVerified, OrderCreated, OrderSettled, OrderFailed, OrderRefunded,
-EntriesArchived, ChannelCreated, ChannelUpdated.
+EntriesArchived, ChannelCreated, ChannelUpdated, ReconciliationFinished, MismatchFound, MismatchesFound, MismatchHealed,
+MismatchesHealed, DayClosed.
 Hears: settings.ParameterChanged, users.MerchantCreated, users.MerchantUpdated.
 """

@@ -13,6 +13,7 @@ from services.ledger.calls.cards import CardCalls
 from services.ledger.calls.channels import ChannelCalls
 from services.ledger.calls.entries import EntryCalls
 from services.ledger.calls.orders import OrderCalls
+from services.ledger.calls.reconciliations import ReconciliationCalls
 from shared.contracts.settings import ParameterChanged
 from shared.contracts.users import MerchantCreated, MerchantUpdated
 from shared.messaging import handles
@@ -26,7 +27,7 @@ GC_OBJECTS_BETWEEN = 200_000
 PROOF_SECONDS = 240  # R20: incremental at least each five minutes; the whole proof is the task `balance_check`
 
 
-class LedgerService(EntryCalls, OrderCalls, CardCalls, ArchiveCalls, ChannelCalls):
+class LedgerService(EntryCalls, OrderCalls, CardCalls, ArchiveCalls, ChannelCalls, ReconciliationCalls):
     """Accounts, entries, orders, the money of cards, and their proof."""
 
     name = "ledger"

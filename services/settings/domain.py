@@ -7,11 +7,11 @@ from typing import Any, Final, assert_never
 from zoneinfo import available_timezones
 
 from shared.contracts.settings import InvalidParameterValue, Parameter, ParameterType, ParameterValue
+from shared.times import duration_seconds
 
 STRING_LENGTH_MAX = 500
 _DECIMAL: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,6})?", re.ASCII)
 _DURATION: Final = re.compile(r"(0|[1-9][0-9]{0,8})([smhd])", re.ASCII)
-_UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Comparable = Decimal | int
 
@@ -65,11 +65,6 @@ def _size(parameter_type: ParameterType, value: ParameterValue) -> Comparable:
             return len(str(value))
         case _ as never:
             assert_never(never)
-
-
-def duration_seconds(text: str) -> int:
-    """Return the seconds of a duration such as "90s", "15m", "2h" or "7d"."""
-    return int(text[:-1]) * _UNIT_SECONDS[text[-1]]
 
 
 def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:

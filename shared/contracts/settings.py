@@ -88,6 +88,28 @@ PARAMETERS: Final[dict[str, Parameter]] = {
             maximum="1000000000000.00",
         ),
         Parameter(
+            key="ledger.order_fee_percent",
+            type="decimal",
+            default="0",
+            description="What an order costs, in percent of its amount, where its channel has no rate of its own. It is "
+            "fixed when the order is made, and charged when it settles.",
+            affects=("ledger",),
+            unit="percent",
+            minimum="0",
+            maximum="100",
+        ),
+        Parameter(
+            key="ledger.reconciliation_grace",
+            type="duration",
+            default="24h",
+            description="How long what does not fit between our orders and a payment platform's records may still come "
+            "right: until then it is counted as expected, and after it as a mismatch. Amounts that differ and payments "
+            "made twice do not wait.",
+            affects=("ledger",),
+            minimum="0s",
+            maximum="30d",
+        ),
+        Parameter(
             key="ledger.retention_months",
             type="integer",
             default=0,
