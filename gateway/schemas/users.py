@@ -13,6 +13,7 @@ USER_STATUSES = ("active", "disabled")
 API_KEY_STATUSES = ("active", "expired", "revoked")
 GRANTED_MERCHANTS_MAX = 1000
 GRANTED_ROLES_MAX = 50
+GRANTS_MAX = 100
 NAME_LENGTH_MAX = 100
 
 
@@ -68,8 +69,38 @@ def _permissions(**kwargs: Any) -> fields.Dict:
     return fields.Dict(keys=fields.Word(MODULES), values=fields.Word(LEVELS), **kwargs)
 
 
+class GrantSchema(Schema):
+    """A role or a merchant, the other one null, that a user holds until `ends_at`."""
+
+    role = fields.Text(required=True, allow_none=True)
+    merchant_id = fields.Text(required=True, allow_none=True)
+    ends_at = fields.Timestamp(required=True)
+    granted_by = fields.Text(required=True)
+    granted_at = fields.Timestamp(required=True)
+
+
+class NewGrantSchema(Schema):
+    """A role or a merchant, one of the two, to hold until `ends_at`."""
+
+    role = fields.Text(length_min=1, length_max=60)
+    merchant_id = fields.Identifier()
+    ends_at = fields.Timestamp(required=True)
+
+    @ma.validates_schema
+    def _check_one(self, data: dict[str, Any], **_: Any) -> None:
+        if ("role" in data) == ("merchant_id" in data):
+            raise ma.ValidationError("Either a role or a merchant.", "role")
+
+
+def _new_grants() -> fields.List[Any]:
+    return fields.List(fields.Nested(NewGrantSchema), validate=validate.Length(max=GRANTS_MAX))
+
+
 class UserSchema(Schema):
-    """A member of staff. `password_expires_at` is that of a temporary password, null for a chosen one."""
+    """A member of staff. `roles` and `merchants` last, `grants` end.
+
+    `password_expires_at` is that of a temporary password, null for a chosen one.
+    """
 
     id = fields.Text(required=True)
     username = fields.Text(required=True)
@@ -77,6 +108,7 @@ class UserSchema(Schema):
     email = fields.Text(required=True, allow_none=True)
     roles = fields.List(fields.Text(), required=True)
     merchants = MerchantsField(required=True)
+    grants = fields.List(fields.Nested(GrantSchema), required=True)
     status = fields.Word(USER_STATUSES, required=True)
     must_change_password = fields.Boolean(required=True)
     password_expires_at = fields.Timestamp(required=True, allow_none=True)
@@ -100,16 +132,21 @@ class NewUserSchema(Schema):
     email = _email()
     roles = _role_names()
     merchants = MerchantsField()
+    grants = _new_grants()
 
 
 class UserChangesSchema(Schema):
-    """What to change of a user. To disable and enable there are routes of their own, which take a reason."""
+    """What to change of a user. Each list replaces the one that is there.
+
+    To disable and enable there are routes of their own, which take a reason.
+    """
 
     username = _username()
     display_name = fields.Text(length_min=1, length_max=NAME_LENGTH_MAX)
     email = _email()
     roles = _role_names()
     merchants = MerchantsField()
+    grants = _new_grants()
 
 
 class UserQuery(PageQuery):
@@ -168,6 +205,7 @@ class MeSchema(Schema):
     roles = fields.List(fields.Text(), required=True)
     permissions = _permissions(required=True)
     merchants = MerchantsField(required=True)
+    grants = fields.List(fields.Nested(GrantSchema), required=True)
     must_change_password = fields.Boolean(required=True)
     has_totp = fields.Boolean(required=True)
     recovery_codes_left = fields.Integer(required=True)
@@ -193,6 +231,7 @@ class AccessSchema(Schema):
     permissions = _permissions(required=True)
     merchants = MerchantsField(required=True)
     roles = fields.List(fields.Nested(RoleSchema), required=True)
+    grants = fields.List(fields.Nested(GrantSchema), required=True)
 
 
 class NewRoleSchema(Schema):

@@ -1,6 +1,6 @@
 """The tables of users. Passwords, tokens, keys and codes stand in them only as hashes, TOTP secrets only sealed."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import (
     BigInteger,
@@ -19,8 +19,8 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
 from services.users.domain.grants import Grant, grant_of_roles, merchant_list
-from shared.contracts.users import ApiKeyView, MerchantView, RoleView, SessionView, UserView
-from shared.times import rfc3339
+from shared.contracts.users import ApiKeyView, GrantView, Merchants, MerchantView, RoleView, SessionView, UserView
+from shared.times import rfc3339, utc_now
 
 
 class Base(DeclarativeBase):
@@ -132,6 +132,36 @@ class RecoveryCode(Base):
     code_hash: Mapped[bytes] = mapped_column(primary_key=True)
 
 
+class EndingGrant(Base):
+    """A role or a merchant that a user holds until a time."""
+
+    __tablename__ = "ending_grants"
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(role_name, merchant_id) = 1", name="ck_ending_grants_one"),
+        UniqueConstraint("user_id", "role_name", name="uq_ending_grants_role"),
+        UniqueConstraint("user_id", "merchant_id", name="uq_ending_grants_merchant"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    role_name: Mapped[str | None] = mapped_column(ForeignKey("roles.name"), index=True)
+    merchant_id: Mapped[str | None] = mapped_column(ForeignKey("merchants.id"))
+    ends_at: Mapped[datetime] = mapped_column(index=True)
+    granted_by: Mapped[str]
+    granted_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    role: Mapped[Role | None] = relationship(lazy="joined")
+
+    def view(self) -> GrantView:
+        """Return the grant as the contract shows it."""
+        return {
+            "role": self.role_name,
+            "merchant_id": self.merchant_id,
+            "ends_at": rfc3339(self.ends_at),
+            "granted_by": self.granted_by,
+            "granted_at": rfc3339(self.granted_at),
+        }
+
+
 class User(Base):
     """A member of staff. `username_key` is the form in which names are unique."""
 
@@ -156,14 +186,42 @@ class User(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     roles: Mapped[list[Role]] = relationship(secondary=user_roles, lazy="selectin", order_by=Role.name)
     merchants: Mapped[list[Merchant]] = relationship(secondary=user_merchants, lazy="selectin", order_by=Merchant.id)
+    ending_grants: Mapped[list[EndingGrant]] = relationship(
+        lazy="selectin", order_by=EndingGrant.id, cascade="all, delete-orphan"
+    )
     has_totp: Mapped[bool] = column_property(
         exists().where(TotpSecret.user_id == id, TotpSecret.confirmed_at.is_not(None))
     )
 
-    def grant(self) -> Grant:
-        """Return what the user holds."""
-        merchants = None if self.sees_all_merchants else frozenset(m.id for m in self.merchants)
-        return grant_of_roles([r.permissions for r in self.roles], merchants=merchants)
+    def grants_until(self, instant: datetime) -> list[EndingGrant]:
+        """Return the grants that end, but not before an instant."""
+        return [grant for grant in self.ending_grants if grant.ends_at > instant]
+
+    def grant(self, *, until: datetime | None = None) -> Grant:
+        """Return what the user holds now, or holds on to until an instant, which then counts as in it."""
+        instant = utc_now() if until is None else until - timedelta.resolution
+        return self._grant(self.grants_until(instant))
+
+    def lasting_grant(self) -> Grant:
+        """Return what the user holds without an end."""
+        return self._grant([])
+
+    def _grant(self, ending: list[EndingGrant]) -> Grant:
+        roles = [*self.roles, *(grant.role for grant in ending if grant.role)]
+        merchants = {m.id for m in self.merchants} | {grant.merchant_id for grant in ending if grant.merchant_id}
+        return grant_of_roles(
+            [r.permissions for r in roles], merchants=None if self.sees_all_merchants else frozenset(merchants)
+        )
+
+    def roles_now(self) -> list[Role]:
+        """Return the roles that the user holds at this instant, by name."""
+        ending = [grant.role for grant in self.grants_until(utc_now()) if grant.role]
+        return sorted({role.name: role for role in (*self.roles, *ending)}.values(), key=lambda role: role.name)
+
+    def merchants_now(self) -> Merchants:
+        """Return the merchants that the user sees at this instant."""
+        merchant_ids = self.grant().merchants
+        return merchant_list(sees_all=merchant_ids is None, merchant_ids=merchant_ids or ())
 
     def view(self) -> UserView:
         """Return the user as the contract shows it."""
@@ -174,6 +232,7 @@ class User(Base):
             "email": self.email,
             "roles": [r.name for r in self.roles],
             "merchants": merchant_list(sees_all=self.sees_all_merchants, merchant_ids=[m.id for m in self.merchants]),
+            "grants": [grant.view() for grant in self.grants_until(utc_now())],
             "status": self.status,
             "must_change_password": self.must_change_password,
             "password_expires_at": rfc3339(self.password_expires_at) if self.password_expires_at else None,

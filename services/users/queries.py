@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from services.users.domain.grants import merchant_list
 from services.users.models import (
     ApiKey,
+    EndingGrant,
     Merchant,
     RecoveryCode,
     RefreshToken,
@@ -48,7 +49,26 @@ def visible_users(passport: Passport) -> sa.ColumnElement[bool]:
     foreign = sa.exists().where(
         user_merchants.c.user_id == User.id, user_merchants.c.merchant_id.not_in(passport.merchants)
     )
-    return sa.or_(sa.and_(~User.sees_all_merchants, ~foreign), User.id == passport.actor_id)
+    foreign_for_now = _ending(EndingGrant.merchant_id.not_in(passport.merchants))
+    is_ours = sa.and_(~User.sees_all_merchants, ~foreign, ~foreign_for_now)
+    return sa.or_(is_ours, User.id == passport.actor_id)
+
+
+def _ending(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Return the condition for users who have, at this instant, a grant of that kind that ends."""
+    return sa.exists().where(EndingGrant.user_id == User.id, EndingGrant.ends_at > sa.func.now(), condition)
+
+
+def _has_role(names: Sequence[str] | sa.Select[Any]) -> sa.ColumnElement[bool]:
+    """Return the condition for users who hold one of these roles at this instant."""
+    lasting = sa.exists().where(user_roles.c.user_id == User.id, user_roles.c.role_name.in_(names))
+    return sa.or_(lasting, _ending(EndingGrant.role_name.in_(names)))
+
+
+def _sees_merchant(merchant_id: str) -> sa.ColumnElement[bool]:
+    """Return the condition for users who see this merchant at this instant, by name or because they see all."""
+    by_name = sa.exists().where(user_merchants.c.user_id == User.id, user_merchants.c.merchant_id == merchant_id)
+    return sa.or_(User.sees_all_merchants, by_name, _ending(EndingGrant.merchant_id == merchant_id))
 
 
 def visible_api_keys(passport: Passport) -> sa.ColumnElement[bool]:
@@ -88,13 +108,11 @@ def list_users(
     if status:
         statement = statement.where(User.status == status)
     if role:
-        has_role = sa.exists().where(user_roles.c.user_id == User.id, user_roles.c.role_name == role)
-        statement = statement.where(has_role)
+        statement = statement.where(_has_role([role]))
     if merchant_id:
         if not passport.sees(merchant_id):
             return {"items": [], "next_cursor": None}
-        sees_it = sa.exists().where(user_merchants.c.user_id == User.id, user_merchants.c.merchant_id == merchant_id)
-        statement = statement.where(sa.or_(User.sees_all_merchants, sees_it))
+        statement = statement.where(_sees_merchant(merchant_id))
     return _page_by_id(session, statement, User.id, limit, cursor, User.view)
 
 
@@ -114,8 +132,9 @@ def get_user_access(session: Session, passport: Passport, *, user_id: str) -> Ac
         "username": user.username,
         "status": user.status,
         "permissions": dict(user.grant().permissions),
-        "merchants": user.view()["merchants"],
-        "roles": [role.view() for role in user.roles],
+        "merchants": user.merchants_now(),
+        "roles": [role.view() for role in user.roles_now()],
+        "grants": user.view()["grants"],
     }
 
 
@@ -152,15 +171,8 @@ def list_permission_holders(
 
 
 def _users_with(roles: sa.Select[Any], passport: Passport, merchant_id: str | None) -> sa.Select[User]:
-    statement = sa.select(User).where(
-        visible_users(passport),
-        User.status == "active",
-        sa.exists().where(user_roles.c.user_id == User.id, user_roles.c.role_name.in_(roles)),
-    )
-    if merchant_id is None:
-        return statement
-    sees_it = sa.exists().where(user_merchants.c.user_id == User.id, user_merchants.c.merchant_id == merchant_id)
-    return statement.where(sa.or_(User.sees_all_merchants, sees_it))
+    statement = sa.select(User).where(visible_users(passport), User.status == "active", _has_role(roles))
+    return statement if merchant_id is None else statement.where(_sees_merchant(merchant_id))
 
 
 def _api_keys_with(roles: sa.Select[Any], passport: Passport, merchant_id: str | None) -> sa.Select[ApiKey]:
@@ -178,13 +190,17 @@ def _api_keys_with(roles: sa.Select[Any], passport: Passport, merchant_id: str |
 
 
 def _holder(one: User | ApiKey, permission: str) -> HolderView:
+    held = one.grant()
+    type_, name, roles = (
+        ("user", one.username, one.roles_now()) if isinstance(one, User) else ("api_key", one.name, one.roles)
+    )
     return {
         "id": one.id,
-        "type": "user" if isinstance(one, User) else "api_key",
-        "name": one.username if isinstance(one, User) else one.name,
-        "level": one.grant().permissions[permission.partition(":")[0]],
-        "roles": [role.name for role in one.roles if allows(role.permissions, permission)],
-        "merchants": merchant_list(sees_all=one.sees_all_merchants, merchant_ids=[m.id for m in one.merchants]),
+        "type": type_,
+        "name": name,
+        "level": held.permissions[permission.partition(":")[0]],
+        "roles": [role.name for role in roles if allows(role.permissions, permission)],
+        "merchants": merchant_list(sees_all=held.merchants is None, merchant_ids=held.merchants or ()),
     }
 
 
@@ -270,6 +286,7 @@ def get_me(session: Session, passport: Passport) -> MeView:
             "roles": key_view["roles"],
             "permissions": dict(key.grant().permissions),
             "merchants": key_view["merchants"],
+            "grants": [],
             "must_change_password": False,
             "has_totp": False,
             "recovery_codes_left": 0,
@@ -284,9 +301,10 @@ def get_me(session: Session, passport: Passport) -> MeView:
         "username": user.username,
         "display_name": user.display_name,
         "email": user.email,
-        "roles": view["roles"],
+        "roles": [role.name for role in user.roles_now()],
         "permissions": dict(user.grant().permissions),
-        "merchants": view["merchants"],
+        "merchants": user.merchants_now(),
+        "grants": view["grants"],
         "must_change_password": user.must_change_password,
         "has_totp": user.has_totp,
         "recovery_codes_left": _recovery_codes_left(session, user),
@@ -305,8 +323,15 @@ _SESSION_STATE = sa.text(
     """
     select users.id as actor_id, users.username as actor_name, users.must_change_password, users.sees_all_merchants,
            array(select roles.permissions from user_roles join roles on roles.name = user_roles.role_name
-                  where user_roles.user_id = users.id) as permissions,
-           array(select merchant_id from user_merchants where user_merchants.user_id = users.id) as merchants
+                  where user_roles.user_id = users.id
+                 union all
+                 select roles.permissions from ending_grants join roles on roles.name = ending_grants.role_name
+                  where ending_grants.user_id = users.id and ending_grants.ends_at > now()) as permissions,
+           array(select merchant_id from user_merchants where user_merchants.user_id = users.id
+                 union
+                 select merchant_id from ending_grants
+                  where ending_grants.user_id = users.id and ending_grants.ends_at > now()
+                    and merchant_id is not null) as merchants
       from sessions join users on users.id = sessions.user_id
      where sessions.id = :session_id and sessions.ended_at is null and sessions.expires_at > now()
        and users.status = 'active'

@@ -8,7 +8,7 @@ from nameko.extensions import DependencyProvider
 from services.users import queries
 from services.users.sealing import SecretCipher
 from services.users.tokens import SigningKeys
-from services.users.usecases import api_keys, merchants, roles, sessions, totp, users
+from services.users.usecases import api_keys, grants, merchants, roles, sessions, totp, users
 from shared.contracts.users import (
     AccessView,
     ApiKeyWithSecretView,
@@ -29,6 +29,7 @@ from shared.rpc.entrypoints import command, query, rpc
 from shared.ticks import every
 
 HOUSEKEEPING_SECONDS = 3600
+DUE_GRANTS_SECONDS = 1
 
 
 class SigningKeyFile(DependencyProvider):
@@ -237,6 +238,10 @@ class UsersService:
     @command("users:admin")
     def revoke_api_key(self, session: Any, passport: Passport, *, key_id: str) -> None:
         api_keys.revoke_api_key(session, passport, key_id=key_id)
+
+    @every(seconds=DUE_GRANTS_SECONDS)
+    def end_due_grants(self) -> None:
+        self.database.run(grants.end_due_grants)
 
     @every(seconds=HOUSEKEEPING_SECONDS)
     def forget_old(self) -> None:

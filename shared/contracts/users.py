@@ -41,8 +41,21 @@ def split_api_key(bearer_token: str) -> tuple[str, str] | None:
 Merchants = Literal["all"] | list[str]
 
 
+class GrantView(TypedDict):
+    """A role or a merchant, the other one null, that a user holds until `ends_at`."""
+
+    role: str | None
+    merchant_id: str | None
+    ends_at: str
+    granted_by: str
+    granted_at: str
+
+
 class UserView(TypedDict):
-    """A member of staff. `password_expires_at` is that of a temporary password, null for a chosen one."""
+    """A member of staff. `roles` and `merchants` last, `grants` end.
+
+    `password_expires_at` is that of a temporary password, null for a chosen one.
+    """
 
     id: str
     username: str
@@ -50,6 +63,7 @@ class UserView(TypedDict):
     email: str | None
     roles: list[str]
     merchants: Merchants
+    grants: list[GrantView]
     status: str
     must_change_password: bool
     password_expires_at: str | None
@@ -74,7 +88,10 @@ class TotpEnrolmentView(TypedDict):
 
 
 class MeView(TypedDict):
-    """Who asks, as `/me` tells it: a user, or an API key, whose user fields are null."""
+    """Who asks, as `/me` tells it: a user, or an API key, whose user fields are null.
+
+    `roles` and `merchants` are those of now; `grants` tells which of them end.
+    """
 
     id: str
     type: str
@@ -84,6 +101,7 @@ class MeView(TypedDict):
     roles: list[str]
     permissions: dict[str, str]
     merchants: Merchants
+    grants: list[GrantView]
     must_change_password: bool
     has_totp: bool
     recovery_codes_left: int
@@ -166,7 +184,10 @@ class SessionView(TypedDict):
 
 
 class AccessView(TypedDict):
-    """What a user can see and do: the highest level of all roles, which roles give what, for which merchants."""
+    """What a user can see and do now: the highest level of all roles, which roles give what, for which merchants.
+
+    `grants` tells which of these roles and merchants end.
+    """
 
     user_id: str
     username: str
@@ -174,6 +195,7 @@ class AccessView(TypedDict):
     permissions: dict[str, str]
     merchants: Merchants
     roles: list[RoleView]
+    grants: list[GrantView]
 
 
 class HolderView(TypedDict):
@@ -351,6 +373,15 @@ class UserEnabled(_OfUser, Event):
 
     changes: Changes
     reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrantEnded(_OfUser, Event):
+    """A role or a merchant that a user held until a time was theirs no longer from that time on."""
+
+    role: str | None
+    merchant_id: str | None
+    ended_at: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ USER = {
     "email": None,
     "roles": ["operator"],
     "merchants": "all",
+    "grants": [],
     "status": "active",
     "must_change_password": False,
     "password_expires_at": None,
@@ -61,6 +62,7 @@ ACCESS = {
     "permissions": {"ledger": "read"},
     "merchants": "all",
     "roles": [ROLE],
+    "grants": [],
 }
 ENROLMENT = {"otpauth_uri": "otpauth://totp/x", "secret": "ABCD", "recovery_codes": ["aaaa-bbbb"]}
 EVERYBODY = {"alice", "bob", "dora"}

@@ -9,7 +9,7 @@ from services.users.domain.grants import grant_of_caller, require_within
 from services.users.models import ApiKey
 from services.users.queries import visible_api_keys
 from services.users.tokens import new_secret, secret_hash
-from services.users.usecases.grants import merchants_for, roles_named
+from services.users.usecases.grants import merchants_for, own_until, roles_named
 from shared import outbox
 from shared.contracts.users import (
     API_KEY_PREFIX,
@@ -34,25 +34,27 @@ def create_api_key(
     merchants: Merchants,
     expires_at: str | None = None,
 ) -> ApiKeyWithSecretView:
-    """Make a key for a program, holding no more than the caller does. Its secret is in this answer and nowhere else.
+    """Make a key for a program, holding no more, and nothing for longer, than the caller does.
+
+    Its secret is in this answer and nowhere else.
 
     expires_at: RFC 3339, in the future; None for a key that lasts until it is revoked.
     Raises, in order: InvalidRequest, GrantExceedsOwn.
     Emits: ApiKeyCreated.
     """
-    own = grant_of_caller(passport)
+    ends_at = _future(expires_at)
     secret = new_secret()
     key = ApiKey(
         id=new_id("key"),
         name=name,
         secret_hash=secret_hash(secret).hex(),
         sees_all_merchants=merchants == "all",
-        expires_at=_future(expires_at),
+        expires_at=ends_at,
         created_by=passport.actor_id,
     )
     key.roles = roles_named(session, roles)
     key.merchants = [] if merchants == "all" else merchants_for(session, passport, merchants)
-    require_within(key.grant(), own)
+    require_within(key.grant(), own_until(session, passport, ends_at))
     session.add(key)
     session.flush()
     session.refresh(key)

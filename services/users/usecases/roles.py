@@ -8,7 +8,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services.users.domain.grants import complete_permissions, grant_of_caller, grant_of_permissions, require_within
-from services.users.models import Role, api_key_roles, user_roles
+from services.users.models import EndingGrant, Role, api_key_roles, user_roles
+from services.users.usecases.grants import own_until
 from shared import outbox
 from shared.contracts.users import (
     RoleBuiltIn,
@@ -33,7 +34,7 @@ def create_role(
     Emits: RoleCreated.
     """
     complete = complete_permissions(permissions)
-    require_within(grant_of_permissions(complete), grant_of_caller(passport))
+    require_within(grant_of_permissions(complete), own_until(session, passport, None))
     row = insert(Role).values(name=name, description=description, permissions=complete)
     role: Role | None = session.scalar(row.on_conflict_do_nothing().returning(Role))
     if role is None:
@@ -55,7 +56,7 @@ def update_role(session: Session, passport: Passport, *, name: str, changes: Map
     before: dict[str, Any] = {"description": role.description, "permissions": role.permissions}
     after = {field: changes.get(field, value) for field, value in before.items()}
     after["permissions"] = complete_permissions(after["permissions"])
-    require_within(grant_of_permissions(after["permissions"]), grant_of_caller(passport))
+    require_within(grant_of_permissions(after["permissions"]), own_until(session, passport, None))
     changed = {f: {"before": before[f], "after": after[f]} for f in before if before[f] != after[f]}
     if changed:
         role.description, role.permissions, role.updated_at = after["description"], after["permissions"], sa.func.now()
@@ -72,8 +73,8 @@ def delete_role(session: Session, passport: Passport, *, name: str) -> None:
     Emits: RoleDeleted.   Locks: the role.
     """
     role = _lock_own_role(session, passport, name)
-    holders = (user_roles, api_key_roles)
-    if any(session.scalar(sa.select(sa.exists().where(table.c.role_name == name))) for table in holders):
+    holders = (user_roles.c.role_name, api_key_roles.c.role_name, EndingGrant.role_name)
+    if any(session.scalar(sa.select(sa.exists().where(role_name == name))) for role_name in holders):
         raise RoleInUse()
     before = {"description": role.description, "permissions": role.permissions}
     session.delete(role)

@@ -15,9 +15,11 @@ from services.users.models import SignInFailures, User
 from services.users.queries import visible_users
 from services.users.usecases import totp
 from services.users.usecases.grants import (
+    give_until,
     is_administrator,
     lock_administrators,
     merchants_for,
+    own_until,
     require_another_administrator,
     roles_named,
 )
@@ -41,7 +43,7 @@ from shared.ids import new_id
 from shared.passport import Passport
 from shared.times import utc_now
 
-_AUDITED = ("username", "display_name", "email", "roles", "merchants", "status")
+_AUDITED = ("username", "display_name", "email", "roles", "merchants", "grants", "status")
 
 
 def create_user(
@@ -53,10 +55,11 @@ def create_user(
     email: str | None = None,
     roles: list[str] | None = None,
     merchants: Merchants | None = None,
+    grants: list[dict[str, Any]] | None = None,
 ) -> UserWithPasswordView:
     """Add a user, who signs in with a one-time password and must change it.
 
-    roles, merchants: none unless given.
+    roles, merchants, and grants, which end: none unless given.
     Raises, in order: InvalidRequest, GrantExceedsOwn, UsernameTaken.
     Emits: UserCreated.
     """
@@ -73,6 +76,7 @@ def create_user(
         password_expires_at=utc_now() + TEMPORARY_PASSWORD_LIFETIME,
     )
     _give(session, passport, user, roles=roles or [], merchants=merchants or [])
+    give_until(session, passport, user, grants or [])
     session.add(user)
     _flush_username(session)
     session.refresh(user)
@@ -91,7 +95,7 @@ def create_user(
 
 
 def update_user(session: Session, passport: Passport, *, user_id: str, changes: Mapping[str, Any]) -> UserView:
-    """Change the given fields of a user: username, display_name, email, roles, merchants.
+    """Change the given fields of a user: username, display_name, email, roles, merchants, grants.
 
     Raises, in order: UserNotFound, GrantExceedsOwn, InvalidRequest, UsernameTaken, LastAdministrator.
     Emits: UserUpdated, where something changed.   Locks: the administrators, where a grant changes; the user.
@@ -104,6 +108,8 @@ def update_user(session: Session, passport: Passport, *, user_id: str, changes: 
         if field in changes:
             setattr(user, field, changes[field])
     _give(session, passport, user, roles=changes.get("roles"), merchants=changes.get("merchants"))
+    if "grants" in changes:
+        give_until(session, passport, user, changes["grants"])
     if was_administrator and not is_administrator(user):
         require_another_administrator(session, user)
     if "username" in changes:  # last, so that no read above writes it unguarded
@@ -214,8 +220,8 @@ def _lock_user(session: Session, passport: Passport, user_id: str) -> User:
 def _give(
     session: Session, passport: Passport, user: User, *, roles: list[str] | None, merchants: Merchants | None
 ) -> None:
-    """Set roles and merchants, where given, to no more than the caller holds."""
-    own = grant_of_caller(passport)
+    """Set roles and merchants, where given, to no more than the caller holds without an end."""
+    own = own_until(session, passport, None)
     if roles is not None:
         user.roles = roles_named(session, roles)
     if merchants is not None:
@@ -225,7 +231,8 @@ def _give(
             user.merchants = []
         else:
             user.merchants = merchants_for(session, passport, merchants)
-    require_within(user.grant(), own)
+    if roles is not None or merchants is not None:
+        require_within(user.lasting_grant(), own)
 
 
 def _set_status(session: Session, user: User, status: str) -> Changes:

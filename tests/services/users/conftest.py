@@ -47,8 +47,8 @@ def transaction(users_engine: sa.Engine) -> Iterator[Transaction]:
     with users_engine.begin() as connection:
         connection.execute(
             sa.text(
-                "truncate users, totp_secrets, recovery_codes, user_roles, user_merchants, merchants, sessions,"
-                " refresh_tokens, sign_in_failures, api_keys, api_key_roles, api_key_merchants, outbox,"
+                "truncate users, ending_grants, totp_secrets, recovery_codes, user_roles, user_merchants, merchants,"
+                " sessions, refresh_tokens, sign_in_failures, api_keys, api_key_roles, api_key_merchants, outbox,"
                 " idempotency_keys"
             )
         )
