@@ -9,6 +9,7 @@ from gateway.schemas.ledger import EntrySchema
 KINDS: Final = ("recharge", "purchase", "renewal", "payment", "withdraw", "paid_reset")
 STATUSES: Final = ("pending", "failed", "settled", "partially_refunded", "refunded")
 ACTS: Final = ("create", "settle", "fail", "refund")
+FEE_SOURCES: Final = ("channel", "parameter")
 UPSTREAM_REF_LENGTH_MAX: Final = 128
 
 
@@ -62,8 +63,13 @@ class OrderActSchema(Schema):
 
 
 class OrderDetailSchema(OrderSchema):
-    """An order with its rows of the balance log and its history, each newest first and at most 200."""
+    """An order with its rows of the balance log and its history, each newest first and at most 200.
 
+    `fee_percent` is the rate that the order was made with, and `fee_source` says where it comes from.
+    """
+
+    fee_percent = fields.Text(required=True, metadata={"example": "0.6"})
+    fee_source = fields.Word(FEE_SOURCES, required=True, allow_none=True)
     entries = fields.List(fields.Nested(EntrySchema), required=True)
     history = fields.List(fields.Nested(OrderActSchema), required=True)
 

@@ -200,8 +200,13 @@ class OrderActView(TypedDict):
 
 
 class OrderDetailView(OrderView):
-    """An order with its rows of the balance log (the newest two hundred) and its history, each newest first."""
+    """An order with its rows of the balance log (the newest two hundred) and its history, each newest first.
 
+    `fee_source` says where its rate comes from: the `channel`, the `parameter`, or None where none was in force.
+    """
+
+    fee_percent: str
+    fee_source: str | None
     entries: list[EntryView]
     history: list[OrderActView]
 
@@ -412,6 +417,8 @@ class _OfOrder:
 @dataclass(frozen=True, kw_only=True)
 class OrderCreated(_OfOrder, Event):
     """An order was made, and holds its money if it is a purchase, a renewal or a withdrawal."""
+
+    fee: str = "0"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,17 @@ PARAMETERS: Final[dict[str, Parameter]] = {
             maximum="30d",
         ),
         Parameter(
+            key="ledger.order_fee_percent",
+            type="decimal",
+            default="0",
+            description="What an order costs, in percent of its amount, where its channel has no rate of its own. "
+            "It is fixed when the order is made, and charged when it settles.",
+            affects=("ledger",),
+            unit="percent",
+            minimum="0",
+            maximum="100",
+        ),
+        Parameter(
             key="ledger.retention_months",
             type="integer",
             default=0,

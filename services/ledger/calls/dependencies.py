@@ -35,6 +35,10 @@ class LedgerDependencies:
         """Return the amount from which a change is a large one."""
         return Threshold(str(self.parameters.get("ledger.large_change_threshold")))
 
+    def fee_percent(self) -> str:
+        """Return the rate, in percent, of orders whose channel has none of its own."""
+        return str(self.parameters.get("ledger.order_fee_percent"))
+
     def zone_name(self) -> str:
         """Return the time zone whose days are the platform's."""
         return str(self.parameters.get("system.timezone"))

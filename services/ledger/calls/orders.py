@@ -18,7 +18,7 @@ class OrderCalls(LedgerDependencies):
 
     @command("orders:operate")
     def create_order(self, session: Session, passport: Passport, **order: Any) -> OrderView:
-        return orders.create_order(session, passport, **order)
+        return orders.create_order(session, passport, default_fee_percent=self.fee_percent(), **order)
 
     @command("orders:operate")
     def settle_order(

@@ -110,6 +110,7 @@ BALANCE_TYPES: Final[dict[int, BalanceType]] = {
         # Two entries each, of the merchant's account and of the card's, which cancel out in the system account.
         BalanceType(511, _PLATFORM, "Card Top-up", Sign.EITHER, _NONE, "card_transfers", is_reserved=True),
         BalanceType(512, _PLATFORM, "Card Withdrawal", Sign.EITHER, _NONE, "card_transfers", is_reserved=True),
+        BalanceType(521, _PLATFORM, "Fee charged", Sign.NEGATIVE, _REQUIRED, "revenue:fees", is_reserved=True),
     )
 }
 

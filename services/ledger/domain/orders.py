@@ -1,10 +1,11 @@
 """What an order is, which of its states leads where, and what each step moves."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from services.ledger.domain.balance_types import BALANCE_TYPES
 from services.ledger.domain.changes import AMOUNT_MINOR_MAX, Change, check_change, text_of
 from shared.contracts.ledger import (
     OrderNotPending,
@@ -51,6 +52,7 @@ class Verb(StrEnum):
 
 HOLDING: Final = frozenset({Kind.PURCHASE, Kind.RENEWAL, Kind.WITHDRAW})
 REFUND_TYPES: Final = frozenset({324, 333})
+FEE_TYPE: Final = 521
 _TYPE_SETTLED: Final = {
     Kind.RECHARGE: 321,
     Kind.WITHDRAW: 322,
@@ -102,10 +104,9 @@ class NewOrder:
     amount: int
     change: Change
 
-    @property
-    def held(self) -> int:
-        """Return how much of the balance it holds while it is pending."""
-        return self.amount if self.kind in HOLDING else 0
+    def held(self, fee: int) -> int:
+        """Return how much of the balance it holds while it is pending: what it will take, its fee included."""
+        return self.amount + fee if self.kind in HOLDING else 0
 
 
 def check_order(
@@ -168,6 +169,11 @@ def settling_change(
         "channel": channel,
     }
     return check_change(raw, is_admin=False)
+
+
+def fee_change(settling: Change, fee: int) -> Change:
+    """Return the change that charges a fee beside the change that settles an order, to the same holder."""
+    return replace(settling, type=BALANCE_TYPES[FEE_TYPE], amount=-fee)
 
 
 def refunding_change(

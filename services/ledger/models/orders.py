@@ -21,6 +21,8 @@ orders: Final = sa.Table(
     sa.Column("kind", sa.Text),
     sa.Column("amount", sa.BigInteger),
     sa.Column("fee", sa.BigInteger),
+    sa.Column("fee_percent", sa.Numeric),
+    sa.Column("fee_source", sa.Text),
     sa.Column("refunded", sa.BigInteger),
     sa.Column("held", sa.BigInteger),
     sa.Column("account_id", sa.BigInteger),

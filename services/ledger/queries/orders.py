@@ -71,7 +71,13 @@ def get_order(session: Session, passport: Passport, *, order_no: str) -> OrderDe
     order = session.execute(sa.select(orders).where(*conditions)).first()
     if order is None:
         raise OrderNotFound
-    return {**order_view(order), "entries": _entries(session, order), "history": _history(session, order)}
+    return {
+        **order_view(order),
+        "fee_percent": f"{order.fee_percent.normalize():f}",
+        "fee_source": order.fee_source,
+        "entries": _entries(session, order),
+        "history": _history(session, order),
+    }
 
 
 def _entries(session: Session, order: Any) -> list[EntryView]:

@@ -3,14 +3,18 @@
 An order is locked first and its account after it, always, so that no two acts wait for each other.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.ledger.domain.changes import Change
+from services.ledger.domain.channels import fee_of
 from services.ledger.domain.orders import (
     Status,
     Verb,
@@ -18,12 +22,14 @@ from services.ledger.domain.orders import (
     check_order,
     check_reason,
     check_upstream_ref,
+    fee_change,
     refund_type,
     refunding_change,
     settling_change,
     state_after,
 )
 from services.ledger.domain.thresholds import Threshold
+from services.ledger.models.channels import channels
 from services.ledger.models.entries import accounts
 from services.ledger.models.orders import order_history, order_user_id, order_view, orders
 from services.ledger.posting import Posting, PostingRaced, post
@@ -62,11 +68,13 @@ def create_order(
     order_no: str | None = None,
     user_id: str | None = None,
     channel: str | None = None,
+    default_fee_percent: str = "0",
 ) -> OrderView:
-    """Make an order; a purchase, a renewal and a withdrawal hold their amount until they settle or fail.
+    """Make an order; a purchase, a renewal and a withdrawal hold their amount and fee until they settle or fail.
 
     order_no: unique over all merchants; None makes one. A taken number is refused alike whoever has it.
     user_id: None for an order of the merchant's own account.
+    default_fee_percent: the rate where the channel has none; either is fixed with the order.
     Raises, in order: InvalidRequest, InvalidMoney; MerchantNotFound; OrderNumberTaken; InsufficientBalance.
     Emits: OrderCreated.
     Locks: the order's number, then the account that it holds money of.
@@ -82,7 +90,10 @@ def create_order(
     )
     require_merchant(session, passport, merchant_id)
     change = new.change
-    account_id = _account_id(session, change) if new.held else None
+    fee_percent, fee_source = _rate(session, channel, default_fee_percent)
+    fee = fee_of(new.amount, fee_percent)
+    held = new.held(fee)
+    account_id = _account_id(session, change) if held else None
     values = {
         "order_no": change.order_no,
         "merchant_id": merchant_id,
@@ -90,13 +101,16 @@ def create_order(
         "holder_id": change.holder_id,
         "kind": new.kind.value,
         "amount": new.amount,
-        "held": new.held if account_id is not None else 0,
+        "fee": fee,
+        "fee_percent": fee_percent,
+        "fee_source": fee_source,
+        "held": held if account_id is not None else 0,
         "account_id": account_id,
         "currency": currency,
         "fraction_digits": fraction_digits(currency),
         "channel": channel,
     }
-    if new.held and account_id is None:
+    if held and account_id is None:
         _refuse_taken(session, change.order_no)
         raise InsufficientBalance(available="0", currency=currency)
     row = session.execute(
@@ -109,16 +123,17 @@ def create_order(
     if row is None:
         raise OrderNumberTaken
     if account_id is not None:
-        hold(session, account_id, new.held, currency)
+        hold(session, account_id, held, currency)
     note_act(session, passport, row, act="create", before=None, amount=row.amount)
-    outbox.add(session, OrderCreated(**_content(row), amount=format_minor(row.amount, currency)))
+    told = _content(row) | {"fee": format_minor(row.fee, currency)}
+    outbox.add(session, OrderCreated(**told, amount=format_minor(row.amount, currency)))
     return order_view(row)
 
 
 def settle_order(
     session: Session, passport: Passport, *, order_no: str, upstream_ref: str | None = None, threshold: Threshold
 ) -> OrderView:
-    """Settle a pending order: what it held is free, and its money moves. Settling it again does nothing.
+    """Settle a pending order: what it held is free, its money moves, its fee is charged. Doing it again does nothing.
 
     upstream_ref: the payment platform's own number.
     Raises, in order: InvalidRequest; OrderNotFound; OrderNotPending; OrderSettledOtherwise; InsufficientBalance;
@@ -134,7 +149,9 @@ def settle_order(
             raise OrderSettledOtherwise(upstream_ref=order.upstream_ref)
         return order_view(order)
     _release(session, order)
-    at = _post(session, passport, settling_change(**_content(order), amount=order.amount), threshold)
+    settling = settling_change(**_content(order), amount=order.amount)
+    charging = [fee_change(settling, order.fee)] if order.fee else []
+    at = _post(session, passport, [settling, *charging], threshold)
     row = _update(session, order, status=after.value, held=0, upstream_ref=upstream_ref, settled_at=at)
     noted: dict[str, Any] = {"amount": row.amount, "upstream_ref": upstream_ref, "created_at": at}
     note_act(session, passport, row, act="settle", before=order.status, **noted)
@@ -175,6 +192,7 @@ def refund_order(
 ) -> OrderView:
     """Give an amount of a settled order back, or all that is left; an order that has nothing left is as it is.
 
+    The fee stays charged.
     amount: a decimal string; None is all that is left. A second refund of a named amount is another refund.
     Raises, in order: InvalidRequest; OrderNotFound; OrderNotRefundable; OrderNotSettled; InvalidMoney;
     RefundTooLarge; BalanceTooLarge.
@@ -189,7 +207,7 @@ def refund_order(
         return order_view(order)
     before = _refunded(session, order)
     minor = amount_to_refund(paid=order.amount, refunded=before, wanted=amount, currency=order.currency)
-    at = _post(session, passport, refunding_change(**_content(order), amount=minor, reason=said), threshold)
+    at = _post(session, passport, [refunding_change(**_content(order), amount=minor, reason=said)], threshold)
     refunded = before + minor
     status = Status.REFUNDED if refunded == order.amount else Status.PARTIALLY_REFUNDED
     row = _update(session, order, status=status.value, refunded=refunded)
@@ -274,15 +292,24 @@ def _refunded(session: Session, order: Any) -> int:
     return given_back(session, order)
 
 
-def _post(session: Session, passport: Passport, change: Change, threshold: Threshold) -> datetime:
-    """Post an order's change, within its act.
+def _rate(session: Session, channel: str | None, default: str) -> tuple[Decimal, str | None]:
+    """Return the rate that is in force for an order, in percent, and where it comes from; None where there is none."""
+    own = session.scalar(sa.select(channels.c.config["fee_percent"].astext).where(channels.c.code == channel))
+    if own is not None:
+        return Decimal(own), "channel"
+    percent = Decimal(default)
+    return percent, "parameter" if percent else None
 
-    Returns: the entry's time, which is the act's too, so that both fall on the same day.
+
+def _post(session: Session, passport: Passport, changes: Sequence[Change], threshold: Threshold) -> datetime:
+    """Post an order's changes, within its act: all or none.
+
+    Returns: the first entry's time, which is the act's too, so that both fall on the same day.
     Raises: InsufficientBalance, BalanceTooLarge, Unavailable.
     """
     # The key is claimed by the act itself.
     call = replace(current_call.get(), passport=passport, idempotency_key=None)
-    posting = Posting(call, [change], is_of_order=True)
+    posting = Posting(call, changes, is_batch=len(changes) > 1, is_of_order=True)
     for _ in range(ATTEMPTS_MAX):
         savepoint = session.begin_nested()
         try:
@@ -292,8 +319,10 @@ def _post(session: Session, passport: Passport, change: Change, threshold: Thres
             continue
         savepoint.commit()
         if isinstance(outcome, ServiceError):
+            outcome.extra.pop("index", None)
             raise outcome
-        return parse_rfc3339(outcome.result["time"])
+        entry = orjson.loads(outcome.result)["items"][0]["entry"] if posting.is_batch else outcome.result
+        return parse_rfc3339(entry["time"])
     raise Unavailable(retry_after_seconds=1)
 
 

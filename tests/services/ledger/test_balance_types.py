@@ -25,6 +25,7 @@ TABLE = [
     (342, "Adjustment", "Reduce", "negative", "optional", "adjustments"),
     (511, "Platform", "Card Top-up", "either", "none", "card_transfers"),
     (512, "Platform", "Card Withdrawal", "either", "none", "card_transfers"),
+    (521, "Platform", "Fee charged", "negative", "required", "revenue:fees"),
 ]
 
 
@@ -38,8 +39,8 @@ def test_admin_types_are_four() -> None:
     assert [code for code, t in BALANCE_TYPES.items() if t.is_admin] == [326, 335, 341, 342]
 
 
-def test_reserved_types_are_two() -> None:
-    assert [code for code, t in BALANCE_TYPES.items() if t.is_reserved] == [511, 512]
+def test_reserved_types_are_three() -> None:
+    assert [code for code, t in BALANCE_TYPES.items() if t.is_reserved] == [511, 512, 521]
 
 
 @pytest.mark.parametrize(

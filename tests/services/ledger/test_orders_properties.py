@@ -19,13 +19,14 @@ from tests.services.ledger.orders import add_merchants, create, fail, refund, se
 USERS = ("user-1", "user-2")
 KINDS = ("recharge", "purchase", "renewal", "payment", "withdraw", "paid_reset")
 HOLDING = ("purchase", "renewal", "withdraw")
+RATES = ("0", "2.5", "100")
 REFUNDABLE = ("purchase", "renewal", "payment", "paid_reset")
 
 places = st.integers(0, 5)
 amounts = st.integers(1, 400)
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("create"), st.sampled_from(KINDS), amounts, st.sampled_from(USERS)),
+        st.tuples(st.just("create"), st.sampled_from(KINDS), amounts, st.sampled_from(USERS), st.sampled_from(RATES)),
         st.tuples(st.just("settle"), places),
         st.tuples(st.just("fail"), places),
         st.tuples(st.just("refund"), places, st.one_of(st.none(), amounts)),
@@ -52,10 +53,11 @@ class Order:
     user: str
     status: str = "pending"
     refunded: int = 0
+    fee: int = 0
 
     @property
     def held(self) -> int:
-        return self.amount if self.status == "pending" and self.kind in HOLDING else 0
+        return self.amount + self.fee if self.status == "pending" and self.kind in HOLDING else 0
 
 
 class Model:
@@ -80,21 +82,20 @@ class Model:
         savepoint.rollback()
         return False
 
-    def create(self, kind: str, amount: int, user: str) -> None:
-        order = Order(f"o-{len(self.orders)}", kind, amount, user)
-        is_allowed = kind not in HOLDING or self.available(user) >= amount
-        done = self.is_done(
-            lambda: create(self.session, order_no=order.order_no, kind=kind, amount=text(amount), user_id=user)
-        )
+    def create(self, kind: str, amount: int, user: str, rate: str) -> None:
+        order = Order(f"o-{len(self.orders)}", kind, amount, user, fee=int(amount * float(rate) / 100 + 0.5))
+        is_allowed = kind not in HOLDING or self.available(user) >= amount + order.fee
+        fields = {"order_no": order.order_no, "kind": kind, "amount": text(amount), "user_id": user}
+        done = self.is_done(lambda: create(self.session, **fields, default_fee_percent=rate))
         assert done == is_allowed
         if done:
             self.orders.append(order)
 
     def settle(self, place: int) -> None:
         order = self.orders[place]
-        delta = order.amount if order.kind == "recharge" else -order.amount
+        delta = (order.amount if order.kind == "recharge" else -order.amount) - order.fee
         is_fresh = order.status == "pending"
-        is_covered = not is_fresh or order.held or delta > 0 or self.available(order.user) + delta >= 0
+        is_covered = not is_fresh or order.held or delta >= 0 or self.available(order.user) + delta >= 0
         done = self.is_done(lambda: settle(self.session, order.order_no))
         assert done == bool(order.status != "failed" and is_covered)
         if done and is_fresh:
@@ -168,6 +169,6 @@ def test_books_are_right_after_every_step(engine_of: Callable[[str], sa.Engine],
     with Session(engine_of("ledger")) as session:  # closed without a commit
         add_merchants(session)
         model = Model(session)
-        for step in [("create", "recharge", 400, "user-1"), ("settle", 0), *wanted]:
+        for step in [("create", "recharge", 400, "user-1", "0"), ("settle", 0), *wanted]:
             model.step(*step)
             model.check()
