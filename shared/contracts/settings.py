@@ -91,8 +91,8 @@ PARAMETERS: Final[dict[str, Parameter]] = {
             key="ledger.order_fee_percent",
             type="decimal",
             default="0",
-            description="What an order costs, in percent of its amount, where its channel has no rate of its own. It is "
-            "fixed when the order is made, and charged when it settles.",
+            description="What an order costs, in percent of its amount, where its channel has no rate of its own. "
+            "It is fixed when the order is made, and charged when it settles.",
             affects=("ledger",),
             unit="percent",
             minimum="0",
@@ -108,17 +108,6 @@ PARAMETERS: Final[dict[str, Parameter]] = {
             affects=("ledger",),
             minimum="0s",
             maximum="30d",
-        ),
-        Parameter(
-            key="ledger.order_fee_percent",
-            type="decimal",
-            default="0",
-            description="What an order costs, in percent of its amount, where its channel has no rate of its own. "
-            "It is fixed when the order is made, and charged when it settles.",
-            affects=("ledger",),
-            unit="percent",
-            minimum="0",
-            maximum="100",
         ),
         Parameter(
             key="ledger.retention_months",
