@@ -17,6 +17,9 @@ create table statements (
     size_bytes bigint not null default 0,
     is_partial boolean not null default false,
     status text not null default 'receiving',
+    chunks bigint,
+    attempts smallint not null default 0,
+    percent_done smallint not null default 0,
     rows_done bigint not null default 0,
     rows_new bigint not null default 0,
     rows_changed bigint not null default 0,
@@ -26,18 +29,36 @@ create table statements (
     last_occurred_at timestamptz,
     actor_id text not null,
     actor_name text not null,
+    actor_type text not null,
     request_id text not null,
+    idempotency_key text,
     created_at timestamptz not null default clock_timestamp(),
     finished_at timestamptz,
     constraint pk_statements primary key (id),
     constraint fk_statements_channel foreign key (channel) references channels (code),
     constraint ck_statements_format check (format in ('csv', 'mt940', 'camt.053')),
     constraint ck_statements_status check (status in ('receiving', 'importing', 'imported', 'refused', 'abandoned')),
+    constraint ck_statements_received check (
+        status in ('receiving', 'abandoned') or (sha256 is not null and chunks is not null)),
     constraint ck_statements_finished_at check ((finished_at is null) = (status in ('receiving', 'importing')))
 );
 
-create unique index uq_statements_sha256 on statements (channel, sha256) where status = 'imported';
+-- Of two files alike only one is taken: the other would find nothing new, and say so as if it were news.
+create unique index uq_statements_sha256 on statements (channel, sha256) where status in ('importing', 'imported');
+create unique index uq_statements_idempotency_key on statements (actor_id, idempotency_key);
 create index ix_statements_created_at on statements (created_at, id);
+create index ix_statements_unfinished on statements (status, created_at) where status in ('receiving', 'importing');
+
+-- An uploaded file until it is imported: zlib, a piece a row. Others need not be read to find one.
+create table statement_chunks (
+    statement_id text not null,
+    seq bigint not null,
+    content bytea not null,
+    constraint pk_statement_chunks primary key (statement_id, seq),
+    constraint fk_statement_chunks_statement_id foreign key (statement_id) references statements (id)
+);
+
+alter table statement_chunks alter column content set storage external;
 
 -- What a payment platform says of one payment, by its own number: what it says last, and who of us heard it.
 -- `voided_by` names the correction by which a person judged that this record is to count for nothing.
@@ -56,16 +77,19 @@ create table upstream_records (
     line bigint,
     voided_by text,
     constraint pk_upstream_records primary key (id),
-    constraint uq_upstream_records_upstream_ref unique (channel, upstream_ref),
+    constraint uq_upstream_records_upstream_ref unique (upstream_ref, channel),
     constraint ck_upstream_records_status check (status in ('pending', 'success', 'failed', 'refunded')),
     constraint ck_upstream_records_amount check (amount >= 0),
     constraint ck_upstream_records_source check (source in ('statement', 'callback', 'query', 'correction'))
 );
 
 create index ix_upstream_records_order_no on upstream_records (order_no);
-create index ix_upstream_records_day on upstream_records (channel, occurred_at);
+-- Records come in by their days, so a summary of each few pages finds a day, at a tenth of a tree's price.
+create index ix_upstream_records_day on upstream_records using brin (occurred_at)
+    with (pages_per_range = 32, autosummarize = on);
 
 select revoke_from_others('statements', 'delete, truncate, references, trigger');
+select revoke_from_others('statement_chunks', 'update, truncate, references, trigger');
 select revoke_from_others('upstream_records', 'delete, truncate, references, trigger');
 """
 
