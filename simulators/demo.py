@@ -16,6 +16,7 @@ MERCHANTS = {"AURORA": "Aurora Mobile", "BOREALIS": "Borealis Games", "CIRRUS": 
 ROWS, USERS, SEED = 3_000, 60, 2026
 CARD_HOLDERS = ("Ada Lovelace", "Grace Hopper", "Katherine Johnson", "Emmy Noether")
 CARD_BIN = "431940"
+CARD_FUNDS, CARD_TOP_UPS, CARD_WITHDRAWAL = "4900.00", ("1200.00", "350.50"), "99.90"
 LARGE_CHANGE_THRESHOLD = "5000.00"
 LARGE_RECHARGES = ("6800.00", "12500.00")
 
@@ -55,6 +56,9 @@ def _is_told(client: GatewayClient, merchant_ids: dict[str, str]) -> bool:
 def _make_cards(client: GatewayClient, code: str, merchant_id: str) -> None:
     if client.get("/cards", merchant_id=merchant_id, limit=1)["items"]:
         return
+    funds = {"type": 321, "order_no": f"R{SEED}-{code}-cards", "channel": "unionpay", "amount": CARD_FUNDS}
+    funds |= {"merchant_id": merchant_id, "currency": "CNY"}
+    client.post("/balance-changes", funds, key=f"demo-card-funds-{code}")
     for number, holder_name in enumerate(CARD_HOLDERS):
         card = {
             "bin": CARD_BIN,
@@ -64,11 +68,18 @@ def _make_cards(client: GatewayClient, code: str, merchant_id: str) -> None:
             "merchant_id": merchant_id,
         }
         made: dict[str, Any] = client.post("/cards", card, key=f"demo-card-{code}-{number}").body
-        if number:  # the first stays inactive
+        if number:  # the first stays inactive, and so has no money
             client.post(f"/cards/{made['id']}/activate", key=f"demo-activate-{made['id']}")
+            _move_card_money(client, made["id"])
         if number == len(CARD_HOLDERS) - 1:
             reason = {"reason": "Reported as lost"}
             client.post(f"/cards/{made['id']}/freeze", reason, key=f"demo-freeze-{made['id']}")
+
+
+def _move_card_money(client: GatewayClient, card_id: str) -> None:
+    for number, amount in enumerate(CARD_TOP_UPS):
+        client.post(f"/cards/{card_id}/top-up", {"amount": amount}, key=f"demo-top-up-{card_id}-{number}")
+    client.post(f"/cards/{card_id}/withdraw", {"amount": CARD_WITHDRAWAL}, key=f"demo-withdraw-{card_id}")
 
 
 def _bind_group(

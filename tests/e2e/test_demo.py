@@ -14,10 +14,12 @@ def test_demonstration_fills_each_page_once(platform: Platform) -> None:
     merchants = {m["code"]: m["id"] for m in client.items("/merchants") if m["code"] in demo.MERCHANTS}
     assert merchants.keys() == demo.MERCHANTS.keys()
     of_aurora = {"merchant_id": merchants["AURORA"]}
-    statuses = {card["status"] for card in client.items("/cards", **of_aurora)}
-    assert statuses == {"inactive", "active", "frozen"}
     summary = client.get("/balance-logs/summary", **of_aurora)
-    assert len({row["type"] for row in summary["items"]}) == 16
+    assert len({row["type"] for row in summary["items"]}) == 18
+    cards = client.items("/cards", **of_aurora)
+    assert {(card["status"], card["balance"]) for card in cards} == {
+        ("inactive", "0"), ("active", "1450.60"), ("frozen", "1450.60")
+    }  # fmt: skip
     eventually(lambda: len(list(client.items("/telegram/notifications", status="sent", **of_aurora))) == 2)
     [binding] = client.items("/telegram/bindings", **of_aurora)
     assert {m["chat"]["title"] for m in telegram.messages(int(binding["chat_id"]))} == {"Aurora Mobile · payments"}
