@@ -78,7 +78,7 @@ def _matches(q: str) -> ColumnElement[bool]:
 
 def _page(session: Session, query: Select[Any], *, limit: int, cursor: str | None) -> CardPage:
     if cursor:
-        query = query.where(Card.id < _position(cursor, str))
+        query = query.where(Card.id < position_of(cursor, str))
     cards = list(session.scalars(query.order_by(Card.id.desc()).limit(limit + 1)))
     more = len(cards) > limit
     return {
@@ -87,7 +87,8 @@ def _page(session: Session, query: Select[Any], *, limit: int, cursor: str | Non
     }
 
 
-def _position(cursor: str, kind: type) -> Any:
+def position_of(cursor: str, kind: type) -> Any:
+    """Return where a list goes on, from a cursor of ours. Raises: InvalidCursor."""
     [position] = decode_cursor(cursor, length=1)
     # What the database cannot hold comes from no list of ours either.
     is_beyond = position >= 2**63 if isinstance(position, int) else "\x00" in str(position)
@@ -119,7 +120,7 @@ def list_assignments(
     if merchants is not None:
         query = query.where(Assignment.merchant_id.in_(merchants))
     if cursor:
-        query = query.where(Assignment.id < _position(cursor, int))
+        query = query.where(Assignment.id < position_of(cursor, int))
     rows = list(session.scalars(query.order_by(Assignment.id.desc()).limit(limit + 1)))
     more = len(rows) > limit
     return {

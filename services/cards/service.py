@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.cards import queries, usecases
+from services.cards.bins.calls import BinCalls
 from services.cards.cipher import number_cipher
 from services.cards.devices.calls import DeviceCalls
 from services.cards.money.calls import MoneyCalls
@@ -19,8 +20,8 @@ from shared.passport import Passport
 from shared.rpc.entrypoints import command, query
 
 
-class CardsService(DeviceCalls, MoneyCalls):
-    """Virtual cards, their money and their devices."""
+class CardsService(BinCalls, DeviceCalls, MoneyCalls):
+    """Virtual cards, their numbers, their money and their devices."""
 
     name = "cards"
 

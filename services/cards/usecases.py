@@ -3,14 +3,13 @@
 People write card numbers into names and reasons too: there they are masked before anything is kept or told of.
 """
 
-import secrets
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from services.cards import making
 from services.cards.cipher import NumberCipher
 from services.cards.devices.domain import Because
 from services.cards.devices.usecases import end_bindings
@@ -23,7 +22,6 @@ from services.cards.queries import lock_card, visible
 from shared import outbox
 from shared.contracts.cards import (
     AssignmentsView,
-    BinExhausted,
     CardActivated,
     CardAssigned,
     CardClosed,
@@ -31,7 +29,6 @@ from shared.contracts.cards import (
     CardFrozen,
     CardIsClosed,
     CardNotFound,
-    CardNumberTaken,
     CardRevealed,
     CardUnfrozen,
     CardUpdated,
@@ -41,14 +38,12 @@ from shared.contracts.cards import (
 )
 from shared.copies import require_merchant
 from shared.errors import InvalidRequest, PermissionDenied
-from shared.ids import new_id
 from shared.masking import mask_text
 from shared.money import fraction_digits
 from shared.passport import Passport
 from shared.times import utc_now
 
 CARDS_PER_ASSIGNMENT_MAX = 1_000
-NUMBER_ATTEMPTS_MAX = 20
 
 
 def create_card(
@@ -68,7 +63,7 @@ def create_card(
     expiry: its last month, as YYYY-MM or MM/YY; None for three years from now.
     Raises, in order: InvalidMoney for an unknown currency, InvalidExpiry, MerchantRequired, MerchantNotFound,
     InvalidRequest for neither or both of number and BIN, InvalidCardNumber or InvalidBin, CardNumberTaken or
-    BinExhausted.
+    BinDisabled, BinReserved, BinExhausted.
     Emits: CardCreated, and CardAssigned where a merchant is given.
     """
     fraction_digits(currency)
@@ -81,12 +76,10 @@ def create_card(
         raise InvalidRequest.of_field("number", "Give either a number or a BIN.")
     details = {"holder_name": mask_text(holder_name), "currency": currency, "expiry": month}
     if number is not None:
-        card = _insert_card(session, cipher, numbers.parse_number(number), details)
-        if card is None:
-            raise CardNumberTaken
+        card = making.insert_given(session, cipher, numbers.parse_number(number), details)
     else:
         assert bin is not None
-        card = _insert_under_bin(session, cipher, bin, details)
+        card = making.insert_under_bin(session, cipher, numbers.parse_bin(bin), details, merchant_id=merchant_id)
     outbox.add(
         session,
         CardCreated(
@@ -100,40 +93,6 @@ def create_card(
     if merchant_id is not None:
         _assign(session, passport, [card], merchant_id)
     return card.view()
-
-
-def _insert_under_bin(session: Session, cipher: NumberCipher, bin_: str, details: dict[str, str]) -> Card:
-    length = numbers.filler_length(bin_)
-    for _ in range(NUMBER_ATTEMPTS_MAX):
-        filler = str(secrets.randbelow(10**length)).zfill(length)
-        card = _insert_card(session, cipher, numbers.complete_number(bin_, filler), details)
-        if card is not None:
-            return card
-    raise BinExhausted
-
-
-def _insert_card(session: Session, cipher: NumberCipher, number: str, details: dict[str, str]) -> Card | None:
-    """Insert a card; None when its number is taken, also by a transaction that commits while we wait for it."""
-    card_id = new_id("car")
-    sealed = cipher.seal(number, card_id=card_id)
-    statement = (
-        insert(Card)
-        .values(
-            id=card_id,
-            number_index=cipher.index(number),
-            number_sealed=sealed.sealed,
-            number_key_id=sealed.key_id,
-            number_masked=numbers.mask(number),
-            bin=number[: numbers.BIN_DIGITS_SHOWN],
-            last4=number[-numbers.LAST_DIGITS_SHOWN :],
-            brand=numbers.brand_of(number),
-            status=Status.INACTIVE,
-            **details,
-        )
-        .on_conflict_do_nothing(constraint="uq_cards_number_index")
-        .returning(Card)
-    )
-    return session.scalar(statement)
 
 
 def update_card(

@@ -5,12 +5,15 @@ import re
 from stdnum import luhn
 
 from shared.contracts.cards import InvalidBin, InvalidCardNumber
+from shared.errors import InvalidRequest
+from shared.masking import CARD_DIGITS_MAX, CARD_DIGITS_MIN
 
 BIN_DIGITS_SHOWN = 6
 LAST_DIGITS_SHOWN = 4
-NUMBER_DIGITS_MIN = 12
-NUMBER_DIGITS_MAX = 19
-_BIN = re.compile(r"[1-9][0-9]{5,7}", re.ASCII)
+NUMBER_DIGITS_MIN = CARD_DIGITS_MIN  # what masking knows as a card's: no shorter number can be held
+NUMBER_DIGITS_MAX = CARD_DIGITS_MAX
+BIN_DIGITS_MIN, BIN_DIGITS_MAX = 6, 8
+_BIN = re.compile(rf"[1-9][0-9]{{{BIN_DIGITS_MIN - 1},{BIN_DIGITS_MAX - 1}}}", re.ASCII)
 _DIGITS = re.compile(rf"[0-9]{{{NUMBER_DIGITS_MIN},{NUMBER_DIGITS_MAX}}}", re.ASCII)
 
 BRANDS = ("visa", "mastercard", "amex", "unionpay", "jcb", "discover", "diners", "other")
@@ -69,14 +72,39 @@ def mask(number: str) -> str:
     return f"{number[:BIN_DIGITS_SHOWN]}{'*' * hidden}{number[-LAST_DIGITS_SHOWN:]}"
 
 
-def filler_length(bin_: str) -> int:
-    """Return how many digits stand between the BIN and the check digit of a number of this BIN's brand.
+def parse_bin(bin_: str) -> str:
+    """Return a BIN as it is. Raises: InvalidBin."""
+    if not _BIN.fullmatch(bin_):
+        raise InvalidBin.of_field("bin", InvalidBin.title)
+    return bin_
+
+
+def parse_brand(brand: str) -> str:
+    """Return a brand as it is. Raises: InvalidRequest."""
+    if brand not in BRANDS:
+        raise InvalidRequest.of_field("brand", f"A brand is one of {', '.join(BRANDS)}.")
+    return brand
+
+
+def parse_length(length: int) -> int:
+    """Return a number's length as it is. Raises: InvalidRequest."""
+    if not NUMBER_DIGITS_MIN <= length <= NUMBER_DIGITS_MAX:
+        raise InvalidRequest.of_field("length", f"A number has {NUMBER_DIGITS_MIN} to {NUMBER_DIGITS_MAX} digits.")
+    return length
+
+
+def usual_length(brand: str) -> int:
+    """Return how many digits the numbers of a brand have."""
+    return _LENGTHS.get(brand, _LENGTH_DEFAULT)
+
+
+def filler_length(bin_: str, number_length: int | None = None) -> int:
+    """Return how many digits stand between a BIN and the check digit; by default in a number of the BIN's brand.
 
     Raises: InvalidBin.
     """
-    if not _BIN.fullmatch(bin_):
-        raise InvalidBin.of_field("bin", InvalidBin.title)
-    return _LENGTHS.get(brand_of(bin_), _LENGTH_DEFAULT) - len(bin_) - 1
+    length = usual_length(brand_of(parse_bin(bin_))) if number_length is None else number_length
+    return length - len(parse_bin(bin_)) - 1
 
 
 def complete_number(bin_: str, filler: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 from stdnum import luhn
 
-from services.cards import queries, usecases
+from services.cards import making, queries, usecases
 from services.cards.models import Assignment, Card
 from shared.contracts.cards import (
     BinExhausted,
@@ -77,7 +77,7 @@ def test_a_card_made_from_a_bin_has_a_valid_number_of_its_own(make_card, session
 
 
 def test_a_bin_without_free_numbers_is_exhausted(make_card, monkeypatch):
-    monkeypatch.setattr(usecases.secrets, "randbelow", lambda _: 7)
+    monkeypatch.setattr(making.secrets, "randbelow", lambda _: 7)
     make_card(bin="411111")
     with pytest.raises(BinExhausted):
         make_card(bin="411111")
