@@ -1,13 +1,11 @@
 """The ledger as Nameko runs it: what others may call, what it hears, and what it does beside."""
 
-import contextlib
 import gc
 from typing import Any
 
-import structlog
 from sqlalchemy.orm import Session
 
-from services.ledger import sums, verification
+from services.ledger import sums
 from services.ledger.calls.archives import ArchiveCalls
 from services.ledger.calls.cards import CardCalls
 from services.ledger.calls.channels import ChannelCalls
@@ -19,12 +17,9 @@ from shared.contracts.users import MerchantCreated, MerchantUpdated
 from shared.messaging import handles
 from shared.ticks import every
 
-log = structlog.get_logger(__name__)
-
 # A batch makes hundreds of thousands of objects that hold no rings: at Python's own threshold the collector walks
 # all of them again and again, and takes as long as the posting.
 GC_OBJECTS_BETWEEN = 200_000
-PROOF_SECONDS = 240  # R20: incremental at least each five minutes; the whole proof is the task `balance_check`
 
 
 class LedgerService(EntryCalls, OrderCalls, CardCalls, ArchiveCalls, ChannelCalls, ReconciliationCalls):
@@ -48,13 +43,6 @@ class LedgerService(EntryCalls, OrderCalls, CardCalls, ArchiveCalls, ChannelCall
     @every(seconds=300)
     def create_partitions(self) -> None:
         self.database.run(sums.create_partitions)
-
-    @every(seconds=PROOF_SECONDS)
-    def prove_new_entries(self) -> None:
-        with contextlib.suppress(verification.VerificationRunning):
-            view = self.database.run(lambda session: verification.verify_ledger(session, mode="incremental"))
-            if not view["ok"]:
-                log.error("the ledger is not proved", faults=view["faults"])
 
 
 gc.set_threshold(GC_OBJECTS_BETWEEN, 20, 50)

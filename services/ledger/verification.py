@@ -3,6 +3,7 @@
 All of it is read in one snapshot, so that posting goes on meanwhile and never looks like a fault.
 """
 
+import time
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, Final, Literal
@@ -20,7 +21,11 @@ FAULTS_SHOWN_MAX: Final = 100
 FAULTS_TOLD_MAX: Final = 10
 STATEMENT_SECONDS_MAX: Final = 1800
 
+FULL_SECONDS_OFTEN: Final = 30  # a whole proof that takes no longer is done each time
+FULL_HOURS_MAX: Final = 24  # and one that does is done as often as this
+
 Mode = Literal["full", "incremental"]
+WantedMode = Literal["full", "incremental", "due"]
 
 
 class VerificationRunning(Conflict):
@@ -193,12 +198,27 @@ select a.id, f.detail
  order by a.number
 """
 
+_REMEMBER = sa.text(
+    """
+    insert into proofs (mode, ok, seconds) values (:mode, :ok, :seconds)
+        on conflict on constraint pk_proofs do update
+           set ok = excluded.ok, seconds = excluded.seconds, finished_at = excluded.finished_at
+    """
+)
+_NEEDS_FULL = sa.text(
+    """
+    select not exists (
+        select from proofs
+         where mode = 'full' and seconds > :seconds and finished_at > now() - make_interval(hours => :hours))
+    """
+)
 
-def verify_ledger(session: Session, *, mode: Mode) -> VerificationView:
+
+def verify_ledger(session: Session, *, mode: WantedMode) -> VerificationView:
     """Prove the ledger, and remember how far.
 
     mode: `full` proves every entry and every sum; `incremental` the entries since the last proof of their account,
-    the trial balance, and what is held.
+    the trial balance, and what is held; `due` proves all where that is quick or was long ago, else what is new.
     Raises: VerificationRunning.
     Emits: LedgerVerified; but for an incremental proof that found nothing, which is no news.
     """
@@ -208,10 +228,18 @@ def verify_ledger(session: Session, *, mode: Mode) -> VerificationView:
     session.execute(sa.text("set local work_mem = '64MB'"))
     if not session.execute(sa.text("select pg_try_advisory_xact_lock(hashtext('verify_ledger'))")).scalar_one():
         raise VerificationRunning(retry_after_seconds=5)
-    view = prove(session, mode=mode)
-    if mode == "full" or not view["ok"]:
+    proved = _due_mode(session) if mode == "due" else mode
+    began = time.monotonic()
+    view = prove(session, mode=proved)
+    session.execute(_REMEMBER, {"mode": proved, "ok": view["ok"], "seconds": time.monotonic() - began})
+    if proved == "full" or not view["ok"]:
         outbox.add(session, _verified(view))
     return view
+
+
+def _due_mode(session: Session) -> Mode:
+    needs_full = session.execute(_NEEDS_FULL, {"seconds": FULL_SECONDS_OFTEN, "hours": FULL_HOURS_MAX}).scalar_one()
+    return "full" if needs_full else "incremental"
 
 
 def _verified(view: VerificationView) -> LedgerVerified:

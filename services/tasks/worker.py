@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services.tasks.domain.runs import RunStatus
+from services.tasks.domain.runs import RunStatus, Trigger
 from services.tasks.executors import Cancelled, Executor, Service, TaskFailed
 from services.tasks.usecases.scheduler import (
     LEASE,
@@ -82,6 +82,7 @@ class RunInHand:
 
     def __init__(self, transaction: Transaction, claimed: ClaimedRun, heartbeat: Heartbeat, passport: Passport) -> None:
         self.passport = passport
+        self.is_by_hand = claimed.trigger == Trigger.MANUAL
         self._transaction = transaction
         self._claimed = claimed
         self._heartbeat = heartbeat

@@ -17,7 +17,7 @@ CHECK = "/tasks/balance_check"
 def as_it_was(platform: Platform):
     """Leave the task as a fresh system has it."""
     yield
-    platform.admin.patch(CHECK, {"schedule": "10 3 * * *", "timezone": "UTC", "retries": 2})
+    platform.admin.patch(CHECK, {"schedule": "*/5 * * * *", "timezone": "UTC", "retries": 2})
     platform.admin.post(f"{CHECK}/enable")
 
 

@@ -94,7 +94,7 @@ class EntryCalls(LedgerDependencies):
         return queries.read_trial_balance(session, passport)
 
     @rpc("ledger:read", is_repeatable=True)
-    def verify_ledger(self, passport: Passport, *, mode: verification.Mode = "full") -> VerificationView:
+    def verify_ledger(self, passport: Passport, *, mode: verification.WantedMode = "full") -> VerificationView:
         if passport.merchants is not None:
             raise PermissionDenied("The proof of the ledger is over all merchants.")
         view: VerificationView = self.database.run(lambda session: verification.verify_ledger(session, mode=mode))

@@ -47,6 +47,7 @@ class ClaimedRun:
 
     id: str
     task: str
+    trigger: str
     attempt: int
     fence: int
     timeout_s: int
@@ -168,7 +169,7 @@ def _lend(session: Session, task: Task, run: TaskRun, *, owner: str) -> ClaimedR
             scheduled_for=None if run.scheduled_for is None else rfc3339(run.scheduled_for),
         ),
     )
-    return ClaimedRun(run.id, task.name, run.attempt, fence, task.timeout_s)
+    return ClaimedRun(run.id, task.name, run.trigger, run.attempt, fence, task.timeout_s)
 
 
 def extend_lease(session: Session, claimed: ClaimedRun) -> bool:

@@ -267,3 +267,17 @@ def test_proof_that_fails_is_told_of(posted: Books, mode: Mode) -> None:
         [envelope] = [orjson.loads(text) for text in envelopes]
     assert envelope["payload"]["ok"] is False
     assert envelope["payload"]["faults"][0]["entry_id"] == place(posted, "user-1", 4)
+
+
+def test_what_is_due_is_all_of_it_while_that_is_quick(posted: Books) -> None:
+    due: Any = "due"
+    assert [verify(posted, due)["mode"] for _ in range(2)] == ["full", "full"]
+
+
+def test_what_is_due_is_what_is_new_where_all_of_it_takes_long(posted: Books) -> None:
+    due: Any = "due"
+    assert verify(posted, due)["mode"] == "full"
+    tamper(posted, "update proofs set seconds = 31")
+    assert verify(posted, due)["mode"] == "incremental"
+    tamper(posted, "update proofs set finished_at = now() - interval '25 hours' where mode = 'full'")
+    assert verify(posted, due)["mode"] == "full"

@@ -17,7 +17,7 @@ class SlowLedger:
     database = Database()
 
     @rpc("ledger:read", is_repeatable=True)
-    def verify_ledger(self, passport: Passport) -> dict[str, Any]:
+    def verify_ledger(self, passport: Passport, *, mode: str) -> dict[str, Any]:
         """Answer that all is well, after as long as the file says."""
         folder = Path(os.environ["LEDGER_FOLDER"])
         with (folder / "asked").open("a") as asked:
@@ -29,6 +29,6 @@ class SlowLedger:
             "entries": 9,
             "faults": [],
             "fault_count": 0,
-            "mode": "full",
+            "mode": mode,
             "verified_at": "",
         }

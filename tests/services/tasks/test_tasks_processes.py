@@ -141,7 +141,7 @@ def test_a_run_by_hand_is_carried_out_over_the_bus(tasks, alice):
     found = eventually(finished)
     assert (found["status"], found["result"]) == (
         "succeeded",
-        {"accounts_checked": 3, "entries_checked": 9, "broken": []},
+        {"mode": "full", "accounts_checked": 3, "entries_checked": 9, "broken": []},
     )
     assert len(tasks.asked()) == 1
     lines = tasks.client.call("tasks", "list_task_run_logs", passport=alice, run_id=run["id"]).result

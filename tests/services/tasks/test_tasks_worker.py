@@ -61,10 +61,11 @@ def test_a_sound_ledger_makes_the_balance_check_succeed(carry_out, transaction):
     ledger = Ledger(SOUND)
     run = carry_out(ledger=ledger)
     assert run.status == "succeeded"
-    assert run.result == {"accounts_checked": 7, "entries_checked": 90, "broken": []}
+    assert run.result == {"mode": "full", "accounts_checked": 7, "entries_checked": 90, "broken": []}
     assert run.progress == {"done": 1, "total": 1, "message": "done"}
     [(method, asked)] = ledger.asked
-    assert (method, asked["idempotency_key"]) == ("verify_ledger", f"{run.id}:verify_ledger")
+    assert (method, asked["mode"]) == ("verify_ledger", "full")  # asked for by hand
+    assert asked["idempotency_key"] == f"{run.id}:verify_ledger"
     assert 590 < asked["timeout"] <= 600
     assert asked["passport"].actor_id == "service:tasks"
     with transaction() as session:
@@ -76,10 +77,20 @@ def test_a_sound_ledger_makes_the_balance_check_succeed(carry_out, transaction):
     assert requests == {asked["passport"].request_id}
 
 
+def test_a_check_at_its_time_leaves_it_to_the_ledger_how_much_is_due(carry_out, transaction):
+    def as_if_scheduled(run_id):
+        with transaction() as session:
+            session.execute(sa.update(TaskRun).where(TaskRun.id == run_id).values(trigger="schedule"))
+
+    ledger = Ledger(SOUND)
+    carry_out(ledger=ledger, before=as_if_scheduled)
+    assert [asked["mode"] for _, asked in ledger.asked] == ["due"]
+
+
 def test_a_broken_ledger_makes_it_fail_with_what_is_broken_and_no_retry(carry_out, transaction):
     run = carry_out(ledger=Ledger(BROKEN))
     assert (run.status, run.error) == ("failed", "Faults found in the ledger: 1.")
-    assert run.result == {"accounts_checked": 7, "entries_checked": 90, "broken": [FAULT]}
+    assert run.result == {"mode": "full", "accounts_checked": 7, "entries_checked": 90, "broken": [FAULT]}
     with transaction() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(TaskRun)) == 1
         failure = events_in(session)[-1]
