@@ -63,6 +63,7 @@ _TYPE_SETTLED: Final = {
 }
 # What came from or went to a payment platform is given back there, by an order of the other direction.
 _TYPE_REFUNDED: Final = {Kind.PAYMENT: 324, Kind.PAID_RESET: 324, Kind.PURCHASE: 333, Kind.RENEWAL: 333}
+REFUNDABLE: Final = frozenset(_TYPE_REFUNDED)
 
 # The state that a verb leads to; the same state where the verb was carried out before and nothing is left to do; or
 # why it is refused. A refund leads to `refunded` or `partially_refunded`, as its amount has it.

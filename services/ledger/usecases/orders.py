@@ -90,7 +90,7 @@ def create_order(
     )
     require_merchant(session, passport, merchant_id)
     change = new.change
-    fee_percent, fee_source = _rate(session, channel, default_fee_percent)
+    fee_percent, fee_source = rate_in_force(session, channel, default_fee_percent)
     fee = fee_of(new.amount, fee_percent)
     held = new.held(fee)
     account_id = _account_id(session, change) if held else None
@@ -292,7 +292,7 @@ def _refunded(session: Session, order: Any) -> int:
     return given_back(session, order)
 
 
-def _rate(session: Session, channel: str | None, default: str) -> tuple[Decimal, str | None]:
+def rate_in_force(session: Session, channel: str | None, default: str) -> tuple[Decimal, str | None]:
     """Return the rate that is in force for an order, in percent, and where it comes from; None where there is none."""
     own = session.scalar(sa.select(channels.c.config["fee_percent"].astext).where(channels.c.code == channel))
     if own is not None:
