@@ -1,0 +1,184 @@
+"""The client of configured addresses: pinned, bounded, and never led into our own network."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from shared import outbound
+from shared.addresses import AddressRefused
+from shared.outbound import ANSWER_BYTES_MAX, NoAnswer, send
+
+NOWHERE: frozenset[str] = frozenset()
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@contextmanager
+def serving(answer: Answer) -> Iterator[tuple[int, list[BaseHTTPRequestHandler]]]:
+    """Serve answers on loopback. Yields: the port, and the requests that came."""
+    seen: list[BaseHTTPRequestHandler] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self)
+            answer(self)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server.server_port, seen
+        server.shutdown()
+
+
+def say(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: str) -> None:
+    handler.send_response(status)
+    for name, value in {"Content-Length": str(len(body)), **headers}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def names(monkeypatch: pytest.MonkeyPatch, *answers: str | list[str]) -> list[str]:
+    """Let every name lead to these addresses, one answer a question. Returns: what was asked."""
+    asked: list[str] = []
+    left = list(answers)
+
+    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        asked.append(host)
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in ([answer] if isinstance(answer, str) else answer)
+        ]
+
+    monkeypatch.setattr(outbound.socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+def test_place_that_the_operator_named_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with serving(lambda handler: say(handler, 201, b"hello", **{"X-Word": "a"})) as (port, seen):
+        place = f"127.0.0.1:{port}"
+        reply = send("POST", f"http://{place}/pay?x=1", allowed=frozenset({place}), headers={"A": "b"}, body=b"{}")
+    assert (reply.status, reply.body, reply.headers["x-word"]) == (201, b"hello", "a")
+    assert (seen[0].path, seen[0].headers["Host"], seen[0].headers["A"]) == ("/pay?x=1", place, "b")
+
+
+def test_place_nearby_that_nobody_named_is_never_connected_to() -> None:
+    with serving(lambda handler: say(handler, 200)) as (port, seen):
+        for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1"):
+            for scheme in ("http", "https"):
+                with pytest.raises(AddressRefused):
+                    send("GET", f"{scheme}://{host}:{port}/", allowed=frozenset({"127.0.0.1:1"}))
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "127.0.0.1",
+        "169.254.169.254",
+        "10.0.0.1",
+        "::1",
+        "::ffff:10.0.0.1",
+        "fd00:ec2::254",
+        ["93.184.216.34", "10.0.0.1"],
+    ],
+)
+def test_name_that_leads_into_our_network_is_refused(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+    names(monkeypatch, answer)
+    monkeypatch.setattr(outbound, "_connection", lambda *_: pytest.fail("connected"))
+    with pytest.raises(AddressRefused):
+        send("GET", "https://pay.example.com/", allowed=NOWHERE)
+
+
+def test_name_that_leads_elsewhere_a_moment_later_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = names(monkeypatch, "93.184.216.34", "127.0.0.1")
+    connected: list[str] = []
+
+    def connection(place: Any, address: str) -> Any:
+        connected.append(address)
+        raise NoAnswer("not in this test")
+
+    monkeypatch.setattr(outbound, "_connection", connection)
+    with pytest.raises(NoAnswer):
+        send("GET", "https://pay.example.com/", allowed=NOWHERE)
+    assert (asked, connected) == (["pay.example.com"], ["93.184.216.34"])
+
+
+def test_connection_goes_to_the_address_and_the_certificate_is_the_names() -> None:
+    place = outbound.place_of("https://pay.example.com/", NOWHERE)
+    connection: Any = outbound._connection(place, "93.184.216.34")
+    assert (connection.host, connection.server_hostname, connection.assert_hostname) == (
+        "93.184.216.34", "pay.example.com", "pay.example.com",
+    )  # fmt: skip
+    assert connection.cert_reqs == "CERT_REQUIRED"
+
+
+def test_redirect_is_an_answer_and_is_not_followed() -> None:
+    def redirect(handler: BaseHTTPRequestHandler) -> None:
+        say(handler, 302, Location="http://169.254.169.254/latest/meta-data/")
+
+    with serving(redirect) as (port, seen):
+        place = f"127.0.0.1:{port}"
+        assert send("GET", f"http://{place}/", allowed=frozenset({place})).status == 302
+    assert len(seen) == 1
+
+
+def test_answer_that_is_too_large_is_given_up() -> None:
+    with serving(lambda handler: say(handler, 200, b"x" * (ANSWER_BYTES_MAX + 1))) as (port, _):
+        place = f"127.0.0.1:{port}"
+        with pytest.raises(NoAnswer, match="larger"):
+            send("GET", f"http://{place}/", allowed=frozenset({place}))
+
+
+@pytest.mark.parametrize("dripping", ["status line", "headers", "body"])
+def test_answer_that_drips_is_given_up(dripping: str) -> None:
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        start = {"status line": b"HTTP/1.1 200 O", "headers": b"HTTP/1.1 200 OK\r\nA: "}
+        handler.wfile.write(start.get(dripping, b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"))
+        with suppress(OSError):
+            for _ in range(100):
+                handler.wfile.write(b"x")
+                time.sleep(0.05)
+
+    with serving(drip) as (port, _):
+        place, began = f"127.0.0.1:{port}", time.monotonic()
+        with pytest.raises(NoAnswer):
+            send("GET", f"http://{place}/", allowed=frozenset({place}), seconds_max=0.3)
+        assert time.monotonic() - began < 1.5
+
+
+def test_answer_that_is_cut_off_is_no_answer() -> None:
+    def cut_off(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+
+    with serving(cut_off) as (port, _):
+        place = f"127.0.0.1:{port}"
+        with pytest.raises(NoAnswer):
+            send("GET", f"http://{place}/", allowed=frozenset({place}))
+
+
+def test_silence_is_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(NoAnswer):
+            send("GET", f"http://{place}/", allowed=frozenset({place}), seconds_max=0.2)
+
+
+def test_closed_port_is_no_answer_and_tells_no_inner_detail() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(NoAnswer) as refused:
+        send("GET", f"http://{place}/secret-path", allowed=frozenset({place}))
+    assert "secret-path" not in str(refused.value)
