@@ -8,6 +8,7 @@ from services.cards import queries, usecases
 from services.cards.bins.calls import BinCalls
 from services.cards.cipher import number_cipher
 from services.cards.devices.calls import DeviceCalls
+from services.cards.imports.calls import ImportCalls
 from services.cards.money.calls import MoneyCalls
 from shared.contracts.cards import AssignmentPage, AssignmentsView, CardPage, CardView, RevealedCardView
 from shared.contracts.settings import ParameterChanged
@@ -20,7 +21,7 @@ from shared.passport import Passport
 from shared.rpc.entrypoints import command, query
 
 
-class CardsService(BinCalls, DeviceCalls, MoneyCalls):
+class CardsService(BinCalls, DeviceCalls, ImportCalls, MoneyCalls):
     """Virtual cards, their numbers, their money and their devices."""
 
     name = "cards"

@@ -37,24 +37,28 @@ def command(permission: str | None, *, stores_answer: bool = True) -> Callable[[
     def decorate(method: Any) -> Any:
         @wraps(method)
         def run(self: Any, call: Call) -> Answer | ServiceError:
-            def work() -> Answer:
-                try:
-                    answer: Answer = self.database.run(
-                        lambda session: _carry_out(method, self, session, call, stores_answer)
-                    )
-                except _Refused as refused:
-                    refusal = refused.refusal
-                else:
-                    return answer
-                self.database.run(lambda session: _keep_refusal(session, call, refusal))
-                raise refusal
-
-            return _in_call(self, call, permission, work)
+            return _in_call(self, call, permission, lambda: carry_out(self, call, method, stores_answer=stores_answer))
 
         register_entrypoint(run, RpcEntrypoint(is_repeatable=False))
         return run
 
     return decorate
+
+
+def carry_out(service: Any, call: Call, method: Any, *, stores_answer: bool = True) -> Answer:
+    """Do a call as a command does: one transaction, under its idempotency key. For `rpc` methods that prepare first.
+
+    method: `(service, session, passport, **arguments)`.
+    Raises: what the method raises.
+    """
+    try:
+        answer: Answer = service.database.run(lambda session: _carry_out(method, service, session, call, stores_answer))
+    except _Refused as refused:
+        refusal = refused.refusal
+    else:
+        return answer
+    service.database.run(lambda session: _keep_refusal(session, call, refusal))
+    raise refusal
 
 
 class _Refused(Exception):
