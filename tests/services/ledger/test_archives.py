@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -38,7 +38,7 @@ from tests.services.ledger.conftest import Books, batch, change, post_all, resul
 from tests.services.ledger.orders import create, refund, settle
 
 THIS_MONTH = utc_now().date().replace(day=1)
-NEXT_MONTH = date(THIS_MONTH.year + THIS_MONTH.month // 12, THIS_MONTH.month % 12 + 1, 1)
+NEXT_MONTH = (THIS_MONTH + timedelta(days=31)).replace(day=1)
 
 
 _ACCOUNTS = "select id, balance, version, digest from accounts order by id"

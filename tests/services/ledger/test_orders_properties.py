@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,12 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from services.ledger.sums import fold_deltas
+from services.ledger.sums import create_partitions, fold_deltas
+from services.ledger.usecases.archives import archive_entries
 from services.ledger.verification import prove
+from shared.contracts.archives import MonthEmpty
 from shared.errors import ServiceError
+from shared.times import utc_now
 from tests.services.ledger.conftest import change, post_all, single
 from tests.services.ledger.orders import add_merchants, create, fail, refund, settle
 
+MONTH = utc_now().date().replace(day=1)
+NEXT_MONTH = (MONTH + timedelta(days=31)).replace(day=1)
 USERS = ("user-1", "user-2")
 KINDS = ("recharge", "purchase", "renewal", "payment", "withdraw", "paid_reset")
 HOLDING = ("purchase", "renewal", "withdraw")
@@ -33,6 +39,7 @@ steps = st.lists(
         st.tuples(st.just("change"), st.sampled_from((321, 323, 322, 324, 333)), amounts, st.sampled_from(USERS)),
         st.tuples(st.just("refund past"), st.sampled_from((324, 333)), amounts, places),
         st.tuples(st.just("fold")),
+        st.tuples(st.just("archive")),
     ),
     min_size=1,
     max_size=25,
@@ -58,6 +65,13 @@ class Order:
     @property
     def held(self) -> int:
         return self.amount + self.fee if self.status == "pending" and self.kind in HOLDING else 0
+
+
+def archive(session: Session) -> None:
+    """Archive all there is, as if the month were over, and have a fresh log."""
+    with suppress(MonthEmpty), session.begin_nested():
+        archive_entries(session, month=MONTH, reason="old", actor_id="a", actor_name="a", today=NEXT_MONTH)
+        create_partitions(session)
 
 
 class Model:
@@ -136,6 +150,8 @@ class Model:
     def step(self, verb: str, *arguments: Any) -> None:
         if verb == "fold":
             fold_deltas(self.session)
+        elif verb == "archive":
+            archive(self.session)
         elif verb == "create":
             self.create(*arguments)
         elif verb == "change":
@@ -156,7 +172,9 @@ class Model:
         assert report["faults"] == []
         refunds = self.session.execute(
             sa.text(
-                "select o.order_no from orders o join entries e using (order_no) where e.type in (324, 333)"
+                "select o.order_no from orders o join ("
+                "select order_no, amount from entries where type in (324, 333)"
+                " union all select order_no, amount from archived_refunds) e using (order_no)"
                 " group by o.order_no, o.amount having sum(e.amount) > o.amount"
             )
         ).all()
