@@ -36,12 +36,14 @@ class Ledger:
     """The ledger's own use case behind a line. `faults` are what happens to the next calls.
 
     away: it is not there. lost: it does the work, and the answer is lost. broken: it says that it failed.
+    `meanwhile` is done once, while the next answer is on its way.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self.faults: list[str | None] = []
         self.asked: list[dict[str, Any]] = []
+        self.meanwhile: Callable[[], None] | None = None
 
     def call(self, method: str, *, passport: Passport, timeout: float, **arguments: Any) -> Any:
         assert method == "transfer_card_money"
@@ -56,6 +58,9 @@ class Ledger:
         outcome = committed(self.engine, lambda s: transfer_card_money(s, passport, threshold=THRESHOLD, **arguments))
         if fault == "lost":
             raise DeadlineExceeded
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
         return outcome
 
     def fund(self, amount: str, merchant_id: str = AURORA) -> None:

@@ -106,6 +106,16 @@ def test_the_same_key_takes_the_transfer_up_where_it_was_left(desk: Desk) -> Non
     assert desk.ledger.balance(card_id) == 1_000
 
 
+def test_who_is_overtaken_by_the_tick_finds_the_outcome_written_down_and_says_the_same(desk: Desk) -> None:
+    card_id = desk.card()
+    desk.ledger.meanwhile = desk.complete
+    answer = desk.move(card_id, "top_up", "10.00", key="k1")
+    assert (answer.result["state"], answer.result["balance"]) == ("posted", "10.00")
+    assert len(desk.ledger.asked) == 2
+    assert desk.told() == ["CardToppedUp"]
+    assert desk.move(card_id, "top_up", "10.00", key="k1").result == answer.result
+
+
 def let_time_pass(desk: Desk) -> None:
     desk.run(lambda s: s.execute(sa.text("update card_transfers set next_attempt_at = clock_timestamp()")))
 

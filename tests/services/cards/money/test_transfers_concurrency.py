@@ -60,6 +60,11 @@ def agree(desk: Desk, *cards: str) -> None:
         ).all()
     assert sorted(map(tuple, said)) == sorted(map(tuple, posted))
     assert dict(map(tuple, entries)) == {transfer_id: 2 for transfer_id, state in said if state == "posted"}
+    # Each outcome was told of once.
+    told = desk.run(
+        lambda s: s.scalars(sa.text("select envelope::json -> 'payload' ->> 'transfer_id' from outbox")).all()
+    )
+    assert sorted(filter(None, told)) == sorted(transfer_id for transfer_id, _ in said)
     desk.ledger.prove()
 
 
