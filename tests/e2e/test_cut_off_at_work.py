@@ -1,7 +1,7 @@
 """Whoever is disabled or demoted in the middle of work is refused within five seconds, on every route.
 
 The routes are read off the document. The change is made straight in users, past the gateway that serves the calls, as
-it would be by way of another gateway process; the token was issued before. `test_cut_in_merchants.py` is the third case.
+it would be by way of another gateway process; the token was issued before. `test_cut_in_merchants.py` is another case.
 """
 
 import re
