@@ -1,12 +1,15 @@
 """A PostgreSQL and a RabbitMQ that live as long as a test run or a measurement, and leave nothing behind."""
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from operations.home import Home
 from operations.progress import Progress
@@ -30,18 +33,39 @@ def throwaway_servers(progress: Progress, *, purpose: str) -> Iterator[dict[str,
         system.destroy()
 
 
-def run_beside(addresses: Mapping[str, str], command: Sequence[str]) -> int:
-    """Run a command that knows the servers' addresses, and let it clean up after itself when we are interrupted.
+def run_beside(addresses: Mapping[str, str], *commands: Sequence[str]) -> int:
+    """Run commands side by side that know the servers' addresses; interrupted, they clean up after themselves.
 
-    Returns: its code.
+    The first is seen at its work; what the others say is shown when they are done.
+    Returns: the first code that is not zero, if there is one.
     """
     environment = {**os.environ, **addresses}
     environment.pop("COUNTINGHOUSE_HOME", None)
-    # A session of its own: a terminal's Ctrl-C reaches it through us, once.
-    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as process:
+    with ExitStack() as stack:
+        running: list[tuple[subprocess.Popen[bytes], IO[bytes] | None]] = []
+        for command in commands:
+            output = stack.enter_context(tempfile.TemporaryFile()) if running else None
+            # A session of its own: a terminal's Ctrl-C reaches it through us, once.
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, start_new_session=True, stdout=output, stderr=output
+            )
+            running.append((stack.enter_context(process), output))
         try:
-            return process.wait()
+            return next((code for code in [_end(*each) for each in running] if code), 0)
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            process.wait(ENDING_SECONDS_MAX)
+            for process, _ in running:
+                process.send_signal(signal.SIGINT)
+            for process, _ in running:
+                process.wait(ENDING_SECONDS_MAX)
             raise
+
+
+def _end(process: subprocess.Popen[bytes], output: IO[bytes] | None) -> int:
+    """Wait for a process and show what it said, unless that was seen. Returns: its code."""
+    code = process.wait()
+    if output is not None:
+        output.seek(0)
+        sys.stdout.flush()
+        shutil.copyfileobj(output, sys.stdout.buffer)
+        sys.stdout.flush()
+    return code
