@@ -152,6 +152,18 @@ select account_id, min(merchant_id) as merchant_id, sum(held) as held, sum(of_or
  group by account_id having sum(held) <> sum(of_orders) order by account_id
 """
 
+# Nothing but transfers moves a card's money, and each that was posted does so once.
+_CARD_FAULTS = """
+select merchant_id, card_id, currency, sum(balance) as difference, sum(entries) as entries
+  from (select merchant_id, holder_id as card_id, currency, balance::numeric, version as entries
+          from accounts where holder_type = 'card'
+        union all
+        select merchant_id, card_id, currency,
+               -sum(case direction when 'top_up' then amount else -amount end), -count(*)
+          from card_transfers where refusal is null group by 1, 2, 3) as leg
+ group by 1, 2, 3 having sum(balance) <> 0 or sum(entries) <> 0 order by 1, 2, 3
+"""
+
 _SYSTEM_FAULTS = f"""
 select merchant_id, counter_account, currency, sum(balance) as difference
   from ({_SYSTEM_ACCOUNTS}
@@ -288,6 +300,10 @@ def _sum_faults(session: Session, *, is_full: bool) -> list[LedgerFault]:
         faults += [
             _fault("orphan", f"{r.entries} entries belong to account {r.account_id}, which is gone.", r)
             for r in rows(_ORPHANS)
+        ]
+        faults += [
+            _fault("card_transfers", f"{r.card_id} is off by {r.difference}, {r.entries} entries, of its transfers.", r)
+            for r in rows(_CARD_FAULTS)
         ]
         faults += [
             _fault("system_account", f"{r.counter_account} in {r.currency} is off by {r.difference}.", r)

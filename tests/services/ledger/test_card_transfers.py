@@ -178,6 +178,25 @@ def test_forty_at_once_spend_what_there_is_and_no_more(books: Books) -> None:
     assert_proved(books)
 
 
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "delete from card_transfers",
+        "update card_transfers set amount = 999",
+        "update card_transfers set card_id = 'car_2'",
+        "insert into card_transfers select 'ctr_2', card_id, merchant_id, direction, amount, currency, refusal,"
+        " card_account_id, 2, card_balance, merchant_account_id, 3 from card_transfers",
+    ],
+)
+def test_the_proof_finds_a_card_whose_money_is_not_that_of_its_transfers(session: Session, tampering: str) -> None:
+    fund_merchant(session, "30.00")
+    transfer(session)
+    assert prove(session, mode="full")["faults"] == []
+    session.execute(sa.text(tampering))
+    faults = prove(session, mode="full")["faults"]
+    assert {(fault["kind"], fault["merchant_id"]) for fault in faults} == {("card_transfers", AURORA)}
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(("top_up", "withdrawal")), st.integers(1, 400), st.sampled_from(("car_1", "car_2")),
