@@ -6,6 +6,7 @@ refund_order, get_order, list_orders, transfer_card_money, find_card_account,
 list_card_balance_logs,
 archive_entries, list_archives, get_archive, verify_archive, list_archived_entries,
 create_channel, update_channel, list_channels, get_channel,
+read_daily_checks, list_daily_check_rows, read_monthly_figures, close_day, list_closed_days,
 create_reconciliation, reconcile_day, list_reconciliations, get_reconciliation, compare_reconciliations.
 Calls: users.get_merchant.
 Emits: BalancesChanged, LargeChangeDetected, LedgerVerified, OrderCreated, OrderSettled, OrderFailed, OrderRefunded,

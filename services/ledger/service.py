@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from services.ledger import sums
 from services.ledger.calls.archives import ArchiveCalls
+from services.ledger.calls.books import BookCalls
 from services.ledger.calls.cards import CardCalls
 from services.ledger.calls.channels import ChannelCalls
 from services.ledger.calls.entries import EntryCalls
@@ -22,7 +23,7 @@ from shared.ticks import every
 GC_OBJECTS_BETWEEN = 200_000
 
 
-class LedgerService(EntryCalls, OrderCalls, CardCalls, ArchiveCalls, ChannelCalls, ReconciliationCalls):
+class LedgerService(EntryCalls, OrderCalls, CardCalls, ArchiveCalls, BookCalls, ChannelCalls, ReconciliationCalls):
     """Accounts, entries, orders, the money of cards, and their proof."""
 
     name = "ledger"

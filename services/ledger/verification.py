@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.ledger.domain.entries import entry_id
+from services.ledger.queries.figures import broken_seals
 from shared import outbox
 from shared.contracts.ledger import LedgerFault, LedgerVerified, VerificationView
 from shared.errors import Conflict
@@ -314,6 +315,7 @@ def _sum_faults(session: Session, *, is_full: bool) -> list[LedgerFault]:
             for r in rows(_HOUR_FAULTS)
         ]
         faults += [_archive_fault(r) for r in rows(_ARCHIVE_FAULTS)]
+        faults += [_closed_day_fault(detail) for detail in broken_seals(session)]
     return faults
 
 
@@ -352,6 +354,10 @@ def _account_fault(row: Any) -> LedgerFault:
         "entry_id": None,
         "merchant_id": row.merchant_id,
     }
+
+
+def _closed_day_fault(detail: str) -> LedgerFault:
+    return {"kind": "closed_day", "detail": detail, "account_id": None, "entry_id": None, "merchant_id": None}
 
 
 def _archive_fault(row: Any) -> LedgerFault:

@@ -19,6 +19,7 @@ MISMATCH_KINDS: Final = (
     "missing_upstream",
 )
 EVENT_MISMATCHES_MAX: Final = 500
+DAILY_CHECKS: Final = ("recharge_total", "consumption_total", "large_changes", "refunds_complete")
 
 
 class ReconciliationView(TypedDict):
@@ -146,6 +147,7 @@ class CheckRowView(TypedDict):
     """One row behind a daily check: an order, or of `large_changes` an entry."""
 
     order_no: str | None
+    upstream_ref: str | None
     entry_id: str | None
     merchant_id: str | None
     channel: str | None

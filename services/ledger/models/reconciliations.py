@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from shared.contracts.reconciliations import ClosedDayView, ReconciliationView
 from shared.times import rfc3339
@@ -36,7 +37,7 @@ closed_days: Final = sa.Table(
     sa.Column("zone_name", sa.Text),
     sa.Column("starts_at", sa.DateTime(timezone=True)),
     sa.Column("ends_at", sa.DateTime(timezone=True)),
-    sa.Column("totals", sa.JSON),
+    sa.Column("totals", JSONB),
     sa.Column("digest", sa.LargeBinary),
     sa.Column("previous_digest", sa.LargeBinary),
     sa.Column("reason", sa.Text),

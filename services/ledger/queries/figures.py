@@ -1,0 +1,211 @@
+"""The figures of days: sums of entries by channel and bucket, a correction counted on the day that it corrects.
+
+They come from the hourly totals, which know all entries that ever were; only the ends of a day that lie within an hour
+are read from the entries.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.ledger.domain.days import days_of_month
+from services.ledger.domain.figures import BALANCE, BUCKETS, Period, Total, differences, figures_of, seal
+from services.ledger.domain.filters import whole_hours
+from services.ledger.models.reconciliations import closed_day_view, closed_days
+from services.ledger.queries.pages import plan_for_these_values
+from shared.contracts.reconciliations import ClosedDayPage, MonthlyView
+from shared.paging import InvalidCursor, decode_cursor, encode_cursor
+from shared.passport import Passport
+from shared.times import day_bounds
+
+_BUCKET_OF_TYPE: Final = " ".join(
+    f"when type in ({', '.join(map(str, types))}) then '{bucket}'" for bucket, types in BUCKETS.items()
+)
+_MINE: Final = "(cast(:merchants as text[]) is null or {table}.merchant_id = any(:merchants))"
+
+# `base` is what was posted when it was posted. Of that, what a correction posted for another day does not count for
+# this day's buckets (`moved`), and what corrections of any day posted for this one does (`counted`).
+_TOTALS: Final = f"""
+    with days as (
+        select * from unnest(cast(:days as date[]), cast(:starts as timestamptz[]), cast(:ends as timestamptz[]),
+                             cast(:first_hours as timestamptz[]), cast(:last_hours as timestamptz[]))
+               as d(day, starts_at, ends_at, first_hour, last_hour)
+    ), base as (
+        select d.day, h.merchant_id, h.currency, h.channel, h.type, h.entries, h.increase + h.decrease as amount
+          from days d join hourly_totals h on h.hour >= d.first_hour and h.hour < d.last_hour
+         where {_MINE.format(table="h")}
+        union all
+        select d.day, h.merchant_id, h.currency, coalesce(h.channel, ''), h.type, h.entries, h.increase + h.decrease
+          from days d join posting_deltas h on h.hour >= d.first_hour and h.hour < d.last_hour
+         where {_MINE.format(table="h")}
+        union all
+        select d.day, e.merchant_id, e.currency, coalesce(e.channel, ''), e.type, 1, e.amount
+          from days d join entries e on e.created_at >= d.starts_at and e.created_at < d.first_hour
+         where d.starts_at < d.first_hour and {_MINE.format(table="e")}
+        union all
+        select d.day, e.merchant_id, e.currency, coalesce(e.channel, ''), e.type, 1, e.amount
+          from days d join entries e on e.created_at >= d.last_hour and e.created_at < d.ends_at
+         where d.last_hour < d.ends_at and {_MINE.format(table="e")}
+    ), moved as (
+        select d.day, e.merchant_id, e.currency, coalesce(e.channel, '') as channel, e.type, e.amount
+          from corrections k
+               join correction_entries c on c.correction_id = k.id
+               join entries e on e.account_id = c.account_id and e.version = c.version
+               join days d on e.created_at >= d.starts_at and e.created_at < d.ends_at
+         where k.applied_at >= (select min(starts_at) from days) - interval '1 hour'
+           and k.applied_at < (select max(ends_at) from days) + interval '1 hour'
+           and e.created_at >= (select min(starts_at) from days) and e.created_at < (select max(ends_at) from days)
+           and {_MINE.format(table="e")}
+    ), counted as (
+        select d.day, c.merchant_id, c.currency, coalesce(c.channel, '') as channel, c.bucket, c.amount
+          from days d join correction_entries c on c.day = d.day
+         where {_MINE.format(table="c")}
+    )
+    select day, {{merchant_id}} as merchant_id, currency, channel, bucket, sum(entries) as entries,
+           sum(amount) as amount
+      from (select day, merchant_id, currency, channel, '{BALANCE}' as bucket, entries, amount from base
+            union all
+            select day, merchant_id, currency, channel, case {_BUCKET_OF_TYPE} end, entries, amount from base
+            union all
+            select day, merchant_id, currency, channel, case {_BUCKET_OF_TYPE} end, -1, -amount from moved
+            union all
+            select day, merchant_id, currency, channel, bucket, 1, amount from counted) as part
+     where bucket is not null
+     group by 1, 2, 3, 4, 5
+"""
+_BY_MERCHANT: Final = sa.text(_TOTALS.format(merchant_id="merchant_id"))
+_OF_ALL: Final = sa.text(_TOTALS.format(merchant_id="''"))
+
+
+def periods(session: Session, days: Iterable[date], *, zone_name: str) -> tuple[list[Period], dict[date, Any]]:
+    """Return days as they are counted, and those of them that are closed, as rows of closed_days.
+
+    A closed day is as long as it was when it was sealed; the first open one begins where the last closed one ended,
+    so that nothing falls between them when the time zone is changed.
+    """
+    wanted = list(days)
+    c = closed_days.c
+    before = wanted[0] - timedelta(days=1)
+    query = sa.select(closed_days).where(c.day >= before, c.day <= wanted[-1])
+    closed = {row.day: row for row in session.execute(query)}
+    found = []
+    for day in wanted:
+        if day in closed:
+            found.append(Period(day, closed[day].starts_at, closed[day].ends_at))
+            continue
+        starts_at, ends_at = day_bounds(day, zone_name)
+        previous = closed.get(day - timedelta(days=1))
+        found.append(Period(day, starts_at if previous is None else previous.ends_at, ends_at))
+    closed.pop(before, None)
+    return found, closed
+
+
+def totals_of(
+    session: Session, wanted: Sequence[Period], merchants: list[str] | None, *, is_by_merchant: bool = False
+) -> dict[date, list[Total]]:
+    """Return the totals of days as they are now, cut to merchants; with `is_by_merchant` for each of them."""
+    plan_for_these_values(session)
+    hours = [whole_hours(p.starts_at, p.ends_at) or (p.ends_at, p.ends_at) for p in wanted]
+    parameters = {
+        "days": [p.day for p in wanted],
+        "starts": [p.starts_at for p in wanted],
+        "ends": [p.ends_at for p in wanted],
+        "first_hours": [first for first, _ in hours],
+        "last_hours": [last for _, last in hours],
+        "merchants": merchants,
+    }
+    found: dict[date, list[Total]] = {p.day: [] for p in wanted}
+    for row in session.execute(_BY_MERCHANT if is_by_merchant else _OF_ALL, parameters):
+        entries, amount = int(row.entries), int(row.amount)
+        found[row.day].append(Total(row.merchant_id, row.currency, row.channel, row.bucket, entries, amount))
+    return found
+
+
+def sealed_totals(row: Any, merchants: list[str] | None) -> list[Total]:
+    """Return the totals of a closed day as they were sealed, cut to merchants, summed over them."""
+    sums: dict[tuple[str, str, str], list[int]] = {}
+    for merchant_id, currency, channel, bucket, entries, amount in row.totals:
+        if merchants is None or merchant_id in merchants:
+            place = sums.setdefault((currency, channel, bucket), [0, 0])
+            place[0] += entries
+            place[1] += amount
+    return [Total("", *place, *sums[place]) for place in sorted(sums)]
+
+
+def read_monthly_figures(session: Session, passport: Passport, *, first: date, zone_name: str) -> MonthlyView:
+    """Return the figures of a month, cut to the caller's merchants: the sum of its days.
+
+    A closed day counts as it was sealed; what was corrected of it afterwards stands in `after_close`.
+    first: the month's first day.
+    """
+    merchants = passport.merchant_filter()
+    wanted, closed = periods(session, days_of_month(first), zone_name=zone_name)
+    now = totals_of(session, wanted, merchants)
+    of_day: dict[date, list[Total]] = {}
+    after: list[Total] = []
+    for period in wanted:
+        of_day[period.day] = now[period.day]
+        if period.day in closed:
+            sealed = of_day[period.day] = sealed_totals(closed[period.day], merchants)
+            after += differences(now[period.day], sealed)
+    return {
+        "month": f"{first:%Y-%m}",
+        "timezone": zone_name,
+        "is_closed": len(closed) == len(wanted),
+        "items": figures_of(total for totals in of_day.values() for total in totals),
+        "after_close": figures_of(after),
+        "days": [
+            {"date": day.isoformat(), "is_closed": day in closed, "items": figures_of(totals)}
+            for day, totals in of_day.items()
+        ],
+    }
+
+
+def list_closed_days(session: Session, *, limit: int, cursor: str | None) -> ClosedDayPage:
+    """Return one page of closed days, the last first. Raises: InvalidCursor."""
+    query = sa.select(closed_days)
+    if cursor:
+        query = query.where(closed_days.c.day < _day_after(cursor))
+    rows = session.execute(query.order_by(closed_days.c.day.desc()).limit(limit + 1)).all()
+    shown = rows[:limit]
+    return {
+        "items": [closed_day_view(row) for row in shown],
+        "next_cursor": encode_cursor([shown[-1].day.isoformat()]) if len(rows) > limit else None,
+    }
+
+
+def _day_after(cursor: str) -> date:
+    try:
+        return date.fromisoformat(decode_cursor(cursor, length=1)[0])
+    except (TypeError, ValueError):
+        raise InvalidCursor.of_field("cursor", InvalidCursor.title) from None
+
+
+def broken_seals(session: Session) -> list[str]:
+    """Return what is wrong with closed days, a sentence each: one that was changed, one that is missing."""
+    found = []
+    before: Any = None
+    for row in session.execute(sa.select(closed_days).order_by(closed_days.c.day)):
+        if before is not None and row.day != before.day + timedelta(days=1):
+            found.append(f"Closed day {row.day}: the day before it is missing.")
+        elif row.previous_digest != (None if before is None else before.digest):
+            found.append(f"Closed day {row.day}: it does not follow the day before.")
+        if row.digest != _digest_of(row):
+            found.append(f"Closed day {row.day}: it does not say what was sealed.")
+        before = row
+    return found
+
+
+def _digest_of(row: Any) -> bytes:
+    return seal(
+        period=Period(row.day, row.starts_at, row.ends_at),
+        zone_name=row.zone_name,
+        rows=row.totals,
+        reason=row.reason,
+        actor_id=row.actor_id,
+        actor_name=row.actor_name,
+        previous_digest=row.previous_digest,
+    )
