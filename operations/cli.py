@@ -316,6 +316,44 @@ def _tell(report: Mapping[str, Any]) -> None:
     sys.exit(0 if report.get("ok") else 1)
 
 
+@main.group("rotate-keys")
+def rotate_keys() -> None:
+    """Change keys while everything runs."""
+
+
+@rotate_keys.command("cards")
+@click.option("--reason", default="Routine rotation.", show_default=True, help="It stands in the audit log.")
+@click.option("--drop-old", is_flag=True, help="Forget the old keys, which nothing may use any more.")
+def rotate_card_keys(reason: str, drop_old: bool) -> None:
+    """Seal and index card numbers under new keys; what is there is moved in the background."""
+    from operations.rotation import drop_old_card_keys, rotate_card_keys
+
+    system = open_system()
+    with system.home.lock():
+        (drop_old_card_keys if drop_old else rotate_card_keys)(system, reason=reason)
+
+
+@rotate_keys.command("signing")
+@click.option("--reason", default="Routine rotation.", show_default=True, help="It stands in the audit log.")
+@click.option("--after", type=click.IntRange(10), help="Seconds until the new key signs; it is published at once.")
+def rotate_signing_key(reason: str, after: int | None) -> None:
+    """Sign access tokens with a new key; the one before it is published until its last token has ended."""
+    from operations.signing_keys import PUBLISHED_SECONDS, rotate_signing_key
+
+    system = open_system()
+    with system.home.lock():
+        signs_from = rotate_signing_key(system, reason=reason, after_seconds=after or PUBLISHED_SECONDS)
+    click.echo(f"A new key is published, and signs from {signs_from:%H:%M:%S} UTC.")
+
+
+@rotate_keys.command("status")
+def show_keys() -> None:
+    """Show which keys there are, and how much is still under an old one."""
+    from operations.rotation import card_key_rows
+
+    print_table(("kind", "key", "state", "in use by"), card_key_rows(open_system()))
+
+
 @main.group()
 def dlq() -> None:
     """Look after the messages that no handler could take."""

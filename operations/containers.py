@@ -88,6 +88,8 @@ class Containers:
             "logs": ["logs", "--tail", "200", *rest],
             "restart": ["restart", *rest],
         }
+        if name not in commands:
+            raise OperationFailed(f"{name} works with the processes of this machine, and these are containers.")
         return self._follow(*commands[name])
 
     def _scale(self, assignment: str) -> int:

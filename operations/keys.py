@@ -1,8 +1,10 @@
 """The keys of an instance, made once and kept in its home: passports, tokens, cards, channels, second factors, bot."""
 
 import base64
+import json
 import secrets
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -19,9 +21,70 @@ def passport_key(home: Home, service: str) -> str:
     return _key(home, f"passport:{service}")
 
 
+class CardKeyRing:
+    """The pairs of keys of card numbers, by ids that are numbers: one is current, earlier ones are retired."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        ring: dict[str, Any] | None = home.secrets.get("card_keys")
+        if ring is None:
+            first = {"key": _key(home, "pan"), "index_key": _key(home, "pan_index")}
+            ring = {"current": PAN_KEY_ID, "pairs": {PAN_KEY_ID: first}}
+        self.current: str = ring["current"]
+        self._pairs: dict[str, dict[str, str]] = ring["pairs"]
+
+    @property
+    def retired(self) -> list[str]:
+        """The ids of the pairs that were current before."""
+        return [key_id for key_id in self._pairs if int(key_id) < int(self.current)]
+
+    @property
+    def upcoming(self) -> str | None:
+        """The id of the pair that is made and not current yet."""
+        return next((key_id for key_id in self._pairs if int(key_id) > int(self.current)), None)
+
+    def add_pair(self) -> str:
+        """Make a pair that is to be the current one, unless there is one. Returns: its id."""
+        key_id = self.upcoming or str(int(self.current) + 1)
+        self._pairs.setdefault(key_id, {"key": _new_key(), "index_key": _new_key()})
+        self._save()
+        return key_id
+
+    def use_upcoming(self) -> None:
+        """Make the upcoming pair the current one."""
+        self.current = self.upcoming or self.current
+        self._save()
+
+    def drop_retired(self) -> None:
+        """Forget the retired pairs for good."""
+        for key_id in self.retired:
+            del self._pairs[key_id]
+        self._save()
+        known: dict[str, str] = self._home.secrets.get("keys", {})
+        if PAN_KEY_ID not in self._pairs and known.pop("pan", ""):
+            self._home.secrets.set("keys", known)
+
+    def _save(self) -> None:
+        self._home.secrets.set("card_keys", {"current": self.current, "pairs": self._pairs})
+
+    def environment(self) -> dict[str, str]:
+        """Return the keys as the cards service reads them."""
+        current = self._pairs[self.current]
+        retired = self.retired
+        further = {k: {**pair, "is_retired": k in retired} for k, pair in self._pairs.items() if k != self.current}
+        return {
+            "PAN_KEY_ID": self.current,
+            "PAN_KEY": current["key"],
+            "PAN_INDEX_KEY": current["index_key"],
+            "PAN_FURTHER_KEYS": json.dumps(further),
+            # What devices' ids are hidden under must not change, or the same device would be another one.
+            "PAN_HIDING_KEY": _key(self._home, "pan_index"),
+        }
+
+
 def card_number_keys(home: Home) -> dict[str, str]:
     """Return the keys of card numbers as the cards service reads them; whoever loses them loses the numbers."""
-    return {"PAN_KEY": _key(home, "pan"), "PAN_INDEX_KEY": _key(home, "pan_index"), "PAN_KEY_ID": PAN_KEY_ID}
+    return CardKeyRing(home).environment()
 
 
 def totp_keys(home: Home) -> dict[str, str]:
@@ -55,6 +118,10 @@ def bot_token(home: Home) -> str:
 def _key(home: Home, name: str) -> str:
     known: dict[str, str] = home.secrets.get("keys", {})
     if name not in known:
-        known[name] = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+        known[name] = _new_key()
         home.secrets.set("keys", known)
     return known[name]
+
+
+def _new_key() -> str:
+    return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()

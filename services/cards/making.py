@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterator
 from itertools import islice
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -59,22 +59,25 @@ def _candidates(session: Session, cipher: NumberCipher, bin_: str, filler_length
         yield from islice((number for number in made if not number.startswith(not_ours)), NUMBER_ATTEMPTS_MAX)
         return
     everyone = [numbers.complete_number(bin_, str(filler).zfill(filler_length)) for filler in range(count)]
-    by_index = {cipher.index(number): number for number in everyone if not number.startswith(not_ours)}
+    by_index = {i: number for number in everyone if not number.startswith(not_ours) for i in cipher.indexes(number)}
     taken = session.scalars(select(Card.number_index).where(Card.number_index.in_(by_index)))
-    free = sorted(by_index.keys() - set(taken))
+    free = sorted(set(by_index.values()) - {by_index[index] for index in taken})
     secrets.SystemRandom().shuffle(free)
-    yield from (by_index[index] for index in free)
+    yield from free
 
 
 def _insert_card(session: Session, cipher: NumberCipher, number: str, details: dict[str, str]) -> Card | None:
     """Insert a card; None when its number is taken, also by a transaction that commits while we wait for it."""
+    current, *others = cipher.indexes(number)
+    if others and _stands_under_another_key(session, min(current, *others), others):
+        return None
     card_id = new_id("car")
     sealed = cipher.seal(number, card_id=card_id)
     statement = (
         insert(Card)
         .values(
             id=card_id,
-            number_index=cipher.index(number),
+            number_index=current,
             number_sealed=sealed.sealed,
             number_key_id=sealed.key_id,
             number_masked=numbers.mask(number),
@@ -87,3 +90,13 @@ def _insert_card(session: Session, cipher: NumberCipher, number: str, details: d
         .returning(Card)
     )
     return session.scalar(statement)
+
+
+def _stands_under_another_key(session: Session, lock: bytes, indexes: list[bytes]) -> bool:
+    """Return whether a card has this number, indexed by a key that is not the current one.
+
+    While keys change, the index is not unique by itself: two processes may hold different keys for the current one.
+    So whoever makes a card with a number is alone with that number until its transaction ends.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(int.from_bytes(lock[:8], signed=True))))
+    return session.scalar(select(Card.id).where(Card.number_index.in_(indexes))) is not None

@@ -102,8 +102,8 @@ def search_card(session: Session, passport: Passport, cipher: NumberCipher, *, n
 
     Raises: InvalidCardNumber.
     """
-    index = cipher.index(parse_number(number))
-    card = session.scalar(select(Card).where(Card.number_index == index, visible(passport)))
+    indexes = cipher.indexes(parse_number(number))
+    card = session.scalar(select(Card).where(Card.number_index.in_(indexes), visible(passport)))
     return {"items": [] if card is None else [card.view()], "next_cursor": None}
 
 

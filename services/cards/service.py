@@ -1,16 +1,24 @@
 """The cards service on the bus: each method is one transaction around one use case or query."""
 
+import time
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from services.cards import queries, usecases
+from services.cards import queries, rotation, usecases
 from services.cards.bins.calls import BinCalls
 from services.cards.cipher import number_cipher
 from services.cards.devices.calls import DeviceCalls
 from services.cards.imports.calls import ImportCalls
 from services.cards.money.calls import MoneyCalls
-from shared.contracts.cards import AssignmentPage, AssignmentsView, CardPage, CardView, RevealedCardView
+from shared.contracts.cards import (
+    AssignmentPage,
+    AssignmentsView,
+    CardPage,
+    CardView,
+    KeyUsageView,
+    RevealedCardView,
+)
 from shared.contracts.settings import ParameterChanged
 from shared.contracts.users import MerchantCreated, MerchantUpdated
 from shared.copies import Merchants, Parameters
@@ -19,6 +27,9 @@ from shared.events import Envelope
 from shared.messaging import handles
 from shared.passport import Passport
 from shared.rpc.entrypoints import command, query
+from shared.ticks import every
+
+RESEAL_PAUSE_SECONDS = 0.02  # others' calls come first
 
 
 class CardsService(BinCalls, DeviceCalls, ImportCalls, MoneyCalls):
@@ -88,6 +99,22 @@ class CardsService(BinCalls, DeviceCalls, ImportCalls, MoneyCalls):
     @handles(ParameterChanged)
     def on_parameter_changed(self, session: Session, envelope: Envelope, event: ParameterChanged) -> None:
         self.parameters.take(session, event)
+
+    @query("cards:admin")
+    def get_key_usage(self, session: Session, passport: Passport) -> KeyUsageView:
+        return rotation.count_key_usage(session, number_cipher())
+
+    @command("cards:admin")
+    def tell_keys_changed(self, session: Session, passport: Passport, **change: Any) -> None:
+        rotation.tell_keys_changed(session, **change)
+
+    @every(seconds=1)
+    def reseal_numbers(self) -> None:
+        cipher = number_cipher()
+        moved = bool(cipher.retired_key_ids)
+        while moved:
+            moved = self.database.run(lambda session: rotation.reseal_cards(session, cipher)) > 0
+            time.sleep(RESEAL_PAUSE_SECONDS)
 
     @handles(MerchantCreated, MerchantUpdated)
     def on_merchant_changed(

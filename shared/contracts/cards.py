@@ -126,6 +126,14 @@ class RevealedCardView(TypedDict):
     expiry: str
 
 
+class KeyUsageView(TypedDict):
+    """Which keys of card numbers a process knows, and how many cards are under which."""
+
+    current: str
+    retired: list[str]
+    cards: dict[str, int]
+
+
 class CardNotFound(NotFound):
     """There is no such card."""
 
@@ -294,3 +302,15 @@ class CardTransferRefused(_OfTransfer, Event):
 
     direction: str
     code: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardKeysChanged(Event):
+    """Card numbers are sealed and indexed under other keys from now on; `retired` are those that are left behind."""
+
+    service: ClassVar[str] = "cards"
+    resource_type: ClassVar[str] = "key"
+
+    key_id: str
+    retired: list[str]
+    reason: str

@@ -6,7 +6,7 @@ A million rows are an ordinary day: they go in by one statement a batch, and com
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -41,6 +41,8 @@ from shared.times import parse_rfc3339, rfc3339, utc_now
 
 KEYWORD_WINDOW: Final = timedelta(days=30)
 SEARCH_TIMEOUT_MS: Final = 8_000
+
+_SENT_COLUMNS: Final = ("event_id", "time", "card_id", "action", "result", "ip", "detail")
 
 _MAKE_PARTITIONS: Final = text(
     "select make_device_log_partition(cast(first_day as date)) from unnest(cast(:first_days as text[])) first_day"
@@ -148,16 +150,14 @@ def _hidden(row: LogRow | RefusedRow, cipher: NumberCipher) -> LogRow | RefusedR
 
 def hidden_key(key: str, cipher: NumberCipher) -> str:
     """Return a keyed hash in place of a key that may be a card number: one in ten long numbers looks like one."""
-    return f"hidden:{cipher.index(key).hex()[:40]}"
+    return f"hidden:{cipher.hide(key)[:40]}"
 
 
 def _store(session: Session, device: Device, rows: Sequence[LogRow], actor_name: str) -> set[str]:
     if not rows:
         return set()
     _make_partitions(session, (row.time for row in rows))
-    columns = zip(*map(astuple, rows), strict=True)
-    names = ("event_ids", "times", "card_ids", "actions", "results", "ips", "details")
-    values = {name: list(column) for name, column in zip(names, columns, strict=True)}
+    values = {f"{column}s": [getattr(row, column) for row in rows] for column in _SENT_COLUMNS}
     of_device = {"device_id": device.id, "merchant_id": device.merchant_id, "actor_name": actor_name}
     return set(session.scalars(_STORE, values | of_device))
 
