@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from shared.contracts.ledger import VerificationView
+from shared.contracts.reconciliations import CheckView, DailyView, DayRunsView, MonthlyView
 from shared.passport import Passport
 
 
@@ -87,4 +88,80 @@ def balance_check(run: Run, services: Mapping[str, Service]) -> dict[str, Any]:
     return result
 
 
-BUILT_IN: dict[str, Executor] = {"balance_check": balance_check}
+def reconcile_daily(run: Run, services: Mapping[str, Service]) -> dict[str, Any]:
+    """Let the ledger reconcile yesterday over all active channels, and check that day.
+
+    Returns: `date`, `reconciliations` (the runs' ids), what they `found` and `healed`, the channels that were `busy`,
+    and the daily checks that are not ok. A mismatch is what this is for, and no failure of it.
+    """
+    run.progress(0, 2, "matching")
+    done = _reconcile_day(run, services["ledger"], None)
+    run.check()
+    run.progress(1, 2, "checking")
+    not_ok = _checks_not_ok(run, services["ledger"], done["date"])
+    run.progress(2, 2, "done")
+    found, healed = (sum(item[name] for item in done["items"]) for name in ("found", "healed"))
+    run.log(f"Reconciled {done['date']}: {found} mismatches, {healed} healed; {len(not_ok)} checks are not ok.")
+    return {
+        "date": done["date"],
+        "reconciliations": [item["id"] for item in done["items"]],
+        "found": found,
+        "healed": healed,
+        "busy": done["busy"],
+        "checks_not_ok": not_ok,
+    }
+
+
+def reconcile_monthly(run: Run, services: Mapping[str, Service]) -> dict[str, Any]:
+    """Let the ledger reconcile each day of last month once more, and say what the month came to.
+
+    Returns: `month`, what was `found` and `healed`, the month's `figures`, and the daily checks that are not ok.
+    """
+    ledger = services["ledger"]
+    month: MonthlyView = ledger.call("read_monthly_figures", passport=run.passport, timeout=run.seconds_left())
+    days = [day["date"] for day in month["days"]]
+    found = healed = 0
+    not_ok: list[CheckView] = []
+    for number, day in enumerate(days):
+        run.check()
+        run.progress(number, len(days), day)
+        done = _reconcile_day(run, ledger, day)
+        found += sum(item["found"] for item in done["items"])
+        healed += sum(item["healed"] for item in done["items"])
+        not_ok += _checks_not_ok(run, ledger, day)
+    figures: MonthlyView = ledger.call(
+        "read_monthly_figures", month=month["month"], passport=run.passport, timeout=run.seconds_left()
+    )
+    run.progress(len(days), len(days), "done")
+    run.log(f"Reconciled {month['month']}: {found} mismatches, {healed} healed; {len(not_ok)} checks are not ok.")
+    return {
+        "month": month["month"],
+        "found": found,
+        "healed": healed,
+        "figures": figures["items"],
+        "checks_not_ok": not_ok,
+    }
+
+
+def _reconcile_day(run: Run, ledger: Service, date: str | None) -> DayRunsView:
+    terms = {} if date is None else {"date": date}
+    done: DayRunsView = ledger.call("reconcile_day", passport=run.passport, timeout=run.seconds_left(), **terms)
+    for channel in done["busy"]:
+        run.log(f"{channel} is being reconciled by somebody else.", level="warning")
+    return done
+
+
+def _checks_not_ok(run: Run, ledger: Service, date: str) -> list[CheckView]:
+    view: DailyView = ledger.call("read_daily_checks", date=date, passport=run.passport, timeout=run.seconds_left())
+    not_ok = [check for check in view["items"] if not check["ok"]]
+    for check in not_ok:
+        where = " ".join(filter(None, (check["currency"], check["channel"])))
+        run.log(f"{date}: {check['name']} in {where} is off by {check['difference']}.", level="warning")
+    return not_ok
+
+
+BUILT_IN: dict[str, Executor] = {
+    "balance_check": balance_check,
+    "reconcile_daily": reconcile_daily,
+    "reconcile_monthly": reconcile_monthly,
+}

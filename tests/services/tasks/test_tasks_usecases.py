@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from services.tasks import queries
 from services.tasks.domain.runs import RunStatus
+from services.tasks.executors import BUILT_IN
 from services.tasks.models import Task, TaskRun, TaskRunLog
 from services.tasks.usecases import runs, scheduler, tasks
 from services.tasks.usecases.scheduler import Outcome
@@ -53,8 +54,10 @@ def expire_lease(session, run_id):
 # Changing tasks
 
 
-def test_the_built_in_task_is_listed_with_its_schedule(session, alice):
-    [task] = queries.list_tasks(session, alice)["items"]
+def test_each_built_in_task_has_its_work_and_is_listed_with_its_schedule(session, alice):
+    listed = {task["name"]: task for task in queries.list_tasks(session, alice)["items"]}
+    assert listed.keys() == BUILT_IN.keys()
+    task = listed[TASK]
     assert (task["name"], task["enabled"], task["timezone"], task["last_run"]) == (TASK, True, "UTC", None)
 
 
