@@ -8,7 +8,7 @@ from nameko.extensions import DependencyProvider
 from services.users import queries
 from services.users.sealing import SecretCipher
 from services.users.tokens import SigningKeys
-from services.users.usecases import api_keys, grants, merchants, roles, sessions, totp, users
+from services.users.usecases import api_keys, grants, merchants, roles, sessions, signing_keys, totp, users
 from shared.contracts.users import (
     AccessView,
     ApiKeyWithSecretView,
@@ -112,6 +112,10 @@ class UsersService:
     @rpc(None, is_repeatable=True)
     def get_signing_keys(self, passport: Passport) -> SigningKeysView:
         return self.signing_keys.public_view()
+
+    @command("users:admin")
+    def announce_signing_key(self, session: Any, passport: Passport, *, key_id: str, reason: str) -> None:
+        signing_keys.announce_signing_key(session, self.signing_keys, key_id=key_id, reason=reason)
 
     @query(None)
     def get_me(self, session: Any, passport: Passport) -> MeView:

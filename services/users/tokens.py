@@ -1,20 +1,17 @@
 """Signs access tokens with the house's Ed25519 key, and publishes the keys by which everyone checks them.
 
-The key file holds one or more private keys in PEM. The first one signs; the others were first once, and are still
-published until the tokens that they signed have ended. Source: RELIABILITY.md R28; RFC 7517, 7638, 8037, 9068.
+The keys stand in a file that may change at any time (shared/signing_keys.py). Source: RELIABILITY.md R28; RFC 9068.
 """
 
-import base64
 import hashlib
-import json
-import re
+import os
 import secrets
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+import structlog
 
 from shared.contracts.users import (
     ACCESS_TOKEN_LIFETIME_SECONDS,
@@ -25,35 +22,37 @@ from shared.contracts.users import (
     SigningKeysView,
 )
 from shared.ids import new_id
+from shared.signing_keys import SigningKey, published_keys, read_keys, signing_key
+from shared.times import utc_now
 
-_PEM = re.compile(rb"-----BEGIN PRIVATE KEY-----.+?-----END PRIVATE KEY-----", re.DOTALL)
+log = structlog.get_logger(__name__)
 
 
 class SigningKeys:
-    """The private keys of this house, the signing one first."""
+    """The private keys of this house, as they stand at each instant."""
 
-    def __init__(self, keys: list[Ed25519PrivateKey]) -> None:
-        self._key = keys[0]
-        self._public = [_public_jwk(key) for key in keys]
+    def __init__(self, keys: Callable[[], list[SigningKey]]) -> None:
+        self._keys = keys
 
     @classmethod
     def from_file(cls, path: str) -> "SigningKeys":
-        """Read the keys of a PEM file.
+        """Read the keys of a file, and again whenever it has changed.
 
-        Raises: ValueError for a file without a key, or with one that is not Ed25519.
+        Raises: OSError, ValueError for a file without a key, or with one that is not Ed25519.
         """
-        keys = [load_pem_private_key(pem, password=None) for pem in _PEM.findall(Path(path).read_bytes())]
-        ed25519 = [key for key in keys if isinstance(key, Ed25519PrivateKey)]
-        if not keys or len(ed25519) != len(keys):
-            raise ValueError(f"{path} must hold Ed25519 private keys in PEM, and nothing else")
-        return cls(ed25519)
+        return cls(_KeyFile(Path(path)).keys)
 
     def public_view(self) -> SigningKeysView:
         """Return the public keys as a JSON Web Key Set."""
-        return {"keys": self._public}
+        return {"keys": [key.public_jwk for key in published_keys(self._keys(), utc_now())]}
+
+    def published(self, key_id: str) -> SigningKey | None:
+        """Return a key that is published, by its id."""
+        return next((key for key in published_keys(self._keys(), utc_now()) if key.key_id == key_id), None)
 
     def access_token(self, *, user_id: str, session_id: str, now: datetime) -> str:
         """Return a signed access token of a session, good for `ACCESS_TOKEN_LIFETIME_SECONDS`."""
+        key = signing_key(self._keys(), now)
         claims = {
             "iss": JWT_ISSUER,
             "aud": JWT_AUDIENCE,
@@ -64,20 +63,34 @@ class SigningKeys:
             "nbf": now,
             "exp": now + timedelta(seconds=ACCESS_TOKEN_LIFETIME_SECONDS),
         }
-        headers = {"typ": JWT_TYPE, "kid": self._public[0]["kid"]}
-        return jwt.encode(claims, self._key, algorithm=JWT_ALGORITHM, headers=headers)
+        headers = {"typ": JWT_TYPE, "kid": key.key_id}
+        return jwt.encode(claims, key.private, algorithm=JWT_ALGORITHM, headers=headers)
 
 
-def _public_jwk(key: Ed25519PrivateKey) -> dict[str, str]:
-    point = _base64url(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
-    # RFC 7638: the SHA-256 of the required members in alphabetical order, without spaces.
-    required = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": point}, separators=(",", ":"))
-    thumbprint = _base64url(hashlib.sha256(required.encode()).digest())
-    return {"kty": "OKP", "crv": "Ed25519", "x": point, "kid": thumbprint, "use": "sig", "alg": JWT_ALGORITHM}
+class _KeyFile:
+    """A file of keys, read again when it is another one; one that cannot be read leaves what was known."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = _identity(path)
+        self._known = read_keys(path.read_text())
+
+    def keys(self) -> list[SigningKey]:
+        """Return the keys that stand in the file now."""
+        try:
+            identity = _identity(self._path)
+            if identity != self._seen:
+                self._seen = identity
+                self._known = read_keys(self._path.read_text())
+                log.info("signing keys were read anew", keys=len(self._known))
+        except (OSError, ValueError) as error:
+            log.error("signing keys cannot be read: those that were known go on", error=str(error))
+        return self._known
 
 
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+def _identity(path: Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_ino, status.st_mtime_ns
 
 
 def new_secret() -> str:

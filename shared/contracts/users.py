@@ -267,6 +267,10 @@ class GrantExceedsOwn(PermissionDenied):
     """Nobody grants, or changes in others, more than they hold themselves."""
 
 
+class SigningKeyNotFound(NotFound):
+    """There is no such signing key."""
+
+
 class SessionNotFound(NotFound):
     """This user has no such open session."""
 
@@ -539,6 +543,18 @@ class MerchantUpdated(Event):
     status: str
     version: int
     changes: Changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigningKeyRotated(Event):
+    """A new key was published, which signs access tokens from an instant on."""
+
+    service: ClassVar[str] = "users"
+    resource_type: ClassVar[str] = "signing_key"
+
+    signing_key_id: str
+    signs_from: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

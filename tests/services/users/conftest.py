@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 import pytest
 import sqlalchemy as sa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy.orm import Session, sessionmaker
 
 from services.users.hashing import hash_password
@@ -21,6 +20,7 @@ from shared.kernel_tables import outbox
 from shared.passport import Passport
 from shared.permissions import highest
 from shared.rpc.wire import Call, current_call
+from shared.signing_keys import SigningKey
 
 PASSWORD = "violet kettle harbour"
 _HASH = hash_password(PASSWORD)
@@ -65,7 +65,8 @@ def call_under_way(anybody: Passport) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def keys() -> SigningKeys:
-    return SigningKeys([Ed25519PrivateKey.generate()])
+    key = SigningKey.new()
+    return SigningKeys(lambda: [key])
 
 
 @pytest.fixture(scope="session")

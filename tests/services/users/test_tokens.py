@@ -1,30 +1,44 @@
-"""The signing keys: which file is taken, and what is published."""
+"""The signing keys: which file is taken, which key signs, what is published, and what a change of the file does."""
 
 from pathlib import Path
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from jwt.algorithms import OKPAlgorithm
+from sqlalchemy.orm import Session
 
 from services.users.tokens import SigningKeys
-from shared.contracts.users import JWT_AUDIENCE
-from shared.times import utc_now
+from services.users.usecases.signing_keys import announce_signing_key
+from shared.contracts.users import JWT_AUDIENCE, SigningKeyNotFound
+from shared.signing_keys import SigningKey, written
+from shared.times import rfc3339, utc_now
+from tests.services.users.conftest import events
 
 
-def pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "signing.pem"
 
 
-def test_first_key_of_the_file_signs_and_all_are_published(tmp_path: Path) -> None:
-    new, old = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    file = tmp_path / "signing.pem"
-    file.write_bytes(pem(new) + pem(old))
+def replace(file: Path, text: str) -> None:
+    draft = file.with_suffix(".draft")
+    draft.write_text(text)
+    draft.replace(file)
+
+
+def key_id_of(keys: SigningKeys) -> str:
+    token = keys.access_token(user_id="usr_1", session_id="ses_1", now=utc_now())
+    return str(jwt.get_unverified_header(token)["kid"])
+
+
+def test_first_key_of_the_file_signs_and_all_are_published(file: Path) -> None:
+    new, old = SigningKey.new(), SigningKey.new()
+    file.write_text(written([new, old]))
     keys = SigningKeys.from_file(str(file))
     published = keys.public_view()["keys"]
-    assert [key["x"] for key in published] == [SigningKeys([k]).public_view()["keys"][0]["x"] for k in (new, old)]
+    assert [key["kid"] for key in published] == [new.key_id, old.key_id]
     assert all(set(key) == {"kty", "crv", "x", "kid", "use", "alg"} for key in published)  # no private part
     token = keys.access_token(user_id="usr_1", session_id="ses_1", now=utc_now())
     assert jwt.get_unverified_header(token)["kid"] == published[0]["kid"]
@@ -32,17 +46,50 @@ def test_first_key_of_the_file_signs_and_all_are_published(tmp_path: Path) -> No
     assert jwt.decode(token, key, algorithms=["EdDSA"], audience=JWT_AUDIENCE)["sid"] == "ses_1"
 
 
-def test_key_id_is_the_thumbprint_of_rfc_8037(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key and its thumbprint are those of RFC 8037, appendix A.3."""
-    seed = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
-    [key] = SigningKeys([Ed25519PrivateKey.from_private_bytes(seed)]).public_view()["keys"]
-    assert key["x"] == "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
-    assert key["kid"] == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+def test_a_changed_file_is_read_by_whoever_runs_already(file: Path) -> None:
+    old, new = SigningKey.new(), SigningKey.new(signs_from=utc_now())
+    file.write_text(written([old]))
+    keys = SigningKeys.from_file(str(file))
+    assert key_id_of(keys) == old.key_id
+    replace(file, written([new, old]))
+    assert key_id_of(keys) == new.key_id
+    assert [key["kid"] for key in keys.public_view()["keys"]] == [new.key_id, old.key_id]
 
 
-@pytest.mark.parametrize("content", [b"", b"no key", pem(ec.generate_private_key(ec.SECP256R1()))])
-def test_file_without_an_ed25519_key_is_refused(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "signing.pem"
-    file.write_bytes(content)
+def test_a_file_that_cannot_be_read_leaves_what_was_known(file: Path) -> None:
+    old = SigningKey.new()
+    file.write_text(written([old]))
+    keys = SigningKeys.from_file(str(file))
+    replace(file, "no key")
+    assert key_id_of(keys) == old.key_id
+    file.unlink()
+    assert key_id_of(keys) == old.key_id
+
+
+def test_pem_alone_is_a_key_file_too(file: Path) -> None:
+    key = SigningKey.new()
+    file.write_bytes(key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    assert key_id_of(SigningKeys.from_file(str(file))) == key.key_id
+
+
+EC_KEY = (
+    ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+)
+
+
+@pytest.mark.parametrize("content", ["", "no key", EC_KEY])
+def test_file_without_an_ed25519_key_is_refused(file: Path, content: str) -> None:
+    file.write_text(content)
     with pytest.raises(ValueError, match="Ed25519"):
         SigningKeys.from_file(str(file))
+
+
+def test_a_key_is_told_of_once_it_stands_in_the_file(session: Session) -> None:
+    known, other = SigningKey.new(signs_from=utc_now()), SigningKey.new()
+    announce_signing_key(session, SigningKeys(lambda: [known]), key_id=known.key_id, reason="yearly")
+    [told] = events(session, "SigningKeyRotated")
+    assert told["resource_id"] == known.key_id
+    assert told["payload"]["signs_from"] == rfc3339(known.signs_from)
+    assert told["payload"]["reason"] == "yearly"
+    with pytest.raises(SigningKeyNotFound):
+        announce_signing_key(session, SigningKeys(lambda: [known]), key_id=other.key_id, reason="yearly")
