@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from shared.masking import mask_text
 from shared.times import parse_rfc3339
@@ -164,10 +164,19 @@ def _word(value: Any) -> str:
 def _ip(value: Any) -> str | None:
     if value is None:
         return None
+    return _address(value) if isinstance(value, str) else _no_address()
+
+
+@lru_cache(maxsize=4096)
+def _address(text: str) -> str:
     # The zone behind a % may be any text, and any text may be a card number.
-    if isinstance(value, str) and "%" not in value:
+    if "%" not in text:
         with contextlib.suppress(ValueError):
-            return str(ipaddress.ip_address(value))
+            return str(ipaddress.ip_address(text))
+    return _no_address()
+
+
+def _no_address() -> NoReturn:
     raise ValueError("An address of IPv4 or IPv6.")
 
 

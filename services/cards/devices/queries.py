@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, Select, String, case, func, null, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, array
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from services.cards.devices.domain import DeviceStatus, HeartbeatRule
 from services.cards.devices.models import CardDevice, Device, Presence
@@ -48,7 +48,7 @@ def connection(rule: HeartbeatRule) -> ColumnElement[str | None]:
 
 def get_device(session: Session, passport: Passport, rule: HeartbeatRule, *, device_id: str) -> DeviceView:
     """Return one device. Raises: DeviceNotFound."""
-    row = session.execute(_devices(passport, rule).where(Device.id == device_id)).first()
+    row = session.execute(_with_cards(_devices(passport, rule).where(Device.id == device_id))).first()
     if row is None:
         raise DeviceNotFound
     return _device_view(row)
@@ -86,7 +86,7 @@ def list_devices(
         query = query.where(Device.id.in_(select(CardDevice.device_id).where(CardDevice.card_id == card_id, _OPEN)))
     if cursor:
         query = query.where(Device.id < _position(cursor, str))
-    rows = session.execute(query.order_by(Device.id.desc()).limit(limit + 1)).all()
+    rows = session.execute(_with_cards(query.order_by(Device.id.desc()).limit(limit + 1))).all()
     items = [_device_view(row) for row in rows[:limit]]
     more = len(rows) > limit
     return {"items": items, "next_cursor": encode_cursor([items[-1]["device_id"]]) if more else None}
@@ -98,21 +98,29 @@ def _matches(q: str) -> ColumnElement[bool]:
     return or_(Device.name.icontains(q, autoescape=True), Device.id == q, Device.fingerprint == q)
 
 
-def _devices(passport: Passport, rule: HeartbeatRule) -> Select[Any]:
-    its_cards = (
-        select(CardDevice).where(CardDevice.device_id == Device.id, _OPEN).correlate(Device).subquery().lateral()
-    )
-    cards = select(
-        func.coalesce(
-            func.array_agg(aggregate_order_by(its_cards.c.card_id, its_cards.c.id), type_=ARRAY(String)), _NO_CARDS
-        ).label("card_ids"),
-        func.min(its_cards.c.bound_at).label("bound_at"),
-    ).lateral("cards")
+def _devices(passport: Passport, rule: HeartbeatRule) -> Any:
     return (
-        select(Device, Presence.last_seen_at, connection(rule).label("connection"), cards.c.card_ids, cards.c.bound_at)
+        select(Device, Presence.last_seen_at, connection(rule).label("connection"))
         .outerjoin(Presence, Presence.device_id == Device.id)
-        .join(cards, true())
         .where(visible(passport))
+    )
+
+
+def _with_cards(page: Select[Any]) -> Any:
+    """Add their present cards to the devices of a page, and not to all those among which it is found."""
+    found = page.subquery("page")
+    card_ids = func.array_agg(aggregate_order_by(CardDevice.card_id, CardDevice.id), type_=ARRAY(String))
+    cards = (
+        select(func.coalesce(card_ids, _NO_CARDS).label("card_ids"), func.min(CardDevice.bound_at).label("bound_at"))
+        .where(CardDevice.device_id == found.c.id, _OPEN)
+        .correlate(found)
+        .lateral("cards")
+    )
+    device = aliased(Device, found, name="Device")
+    return (
+        select(device, found.c.last_seen_at, found.c.connection, cards.c.card_ids, cards.c.bound_at)
+        .join(cards, true())
+        .order_by(found.c.id.desc())
     )
 
 

@@ -338,6 +338,8 @@ def test_lists_are_filtered_and_paged(session, alice, bind, update, unbind, make
         return [device["device_id"] for device in queries.list_devices(session, alice, RULE, **filters)["items"]]
 
     assert found() == [desk, phone, till]
+    listed = {d["device_id"]: d["card_ids"] for d in queries.list_devices(session, alice, RULE)["items"]}
+    assert listed == {till: [card], phone: [card], desk: []}
     assert found(q="0%") == [till]
     assert found(q="till") == [till]
     assert found(q="fp-desk") == [desk]
