@@ -5,10 +5,11 @@ from typing import Final
 from gateway.schemas import fields
 from gateway.schemas.base import PageQuery, Schema, TimeRangeQuery
 from gateway.schemas.ledger import EntrySchema
+from gateway.schemas.mismatches import MismatchSchema
 
 KINDS: Final = ("recharge", "purchase", "renewal", "payment", "withdraw", "paid_reset")
 STATUSES: Final = ("pending", "failed", "settled", "partially_refunded", "refunded")
-ACTS: Final = ("create", "settle", "fail", "refund")
+ACTS: Final = ("create", "settle", "fail", "refund", "correct")
 FEE_SOURCES: Final = ("channel", "parameter")
 UPSTREAM_REF_LENGTH_MAX: Final = 128
 
@@ -72,6 +73,7 @@ class OrderDetailSchema(OrderSchema):
     fee_source = fields.Word(FEE_SOURCES, required=True, allow_none=True)
     entries = fields.List(fields.Nested(EntrySchema), required=True)
     history = fields.List(fields.Nested(OrderActSchema), required=True)
+    mismatches = fields.List(fields.Nested(MismatchSchema), required=True)
 
 
 class SettlementSchema(Schema):

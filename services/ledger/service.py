@@ -11,6 +11,7 @@ from services.ledger.calls.books import BookCalls
 from services.ledger.calls.cards import CardCalls
 from services.ledger.calls.channels import ChannelCalls
 from services.ledger.calls.entries import EntryCalls
+from services.ledger.calls.mismatches import MismatchCalls
 from services.ledger.calls.orders import OrderCalls
 from services.ledger.calls.reconciliations import ReconciliationCalls
 from shared.contracts.settings import ParameterChanged
@@ -23,7 +24,9 @@ from shared.ticks import every
 GC_OBJECTS_BETWEEN = 200_000
 
 
-class LedgerService(EntryCalls, OrderCalls, CardCalls, ArchiveCalls, BookCalls, ChannelCalls, ReconciliationCalls):
+class LedgerService(
+    EntryCalls, OrderCalls, CardCalls, ArchiveCalls, BookCalls, ChannelCalls, ReconciliationCalls, MismatchCalls
+):
     """Accounts, entries, orders, the money of cards, and their proof."""
 
     name = "ledger"

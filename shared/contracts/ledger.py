@@ -4,10 +4,13 @@ Amounts are decimal strings with the currency beside them; a holder is a user, a
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NotRequired, TypedDict
 
 from shared.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge, Unavailable
 from shared.events import Event
+
+if TYPE_CHECKING:
+    from shared.contracts.mismatches import MismatchView
 
 BATCH_CHANGES_MAX: Final = 10_000
 EVENT_ENTRIES_MAX: Final = 500
@@ -209,6 +212,7 @@ class OrderDetailView(OrderView):
     fee_source: str | None
     entries: list[EntryView]
     history: list[OrderActView]
+    mismatches: "list[MismatchView]"
 
 
 class OrderPage(TypedDict):

@@ -1,12 +1,14 @@
-"""What others may know of mismatches and their corrections: views, errors.
+"""What others may know of mismatches and their corrections: views, errors, events.
 
 How mismatches are found and heal stands in `shared.contracts.reconciliations`.
 """
 
-from typing import Any, Final, NotRequired, TypedDict
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, NotRequired, TypedDict
 
 from shared.contracts.ledger import ErrorView
 from shared.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
+from shared.events import Event
 
 BULK_MISMATCHES_MAX: Final = 500
 
@@ -243,3 +245,79 @@ class FourEyes(PermissionDenied):
 
 class OrderTermsRequired(InvalidRequest):
     """To make the missing order, its `merchant_id` and its `kind` are needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfMismatch:
+    """What every event about an act on one mismatch says."""
+
+    service: ClassVar[str] = "ledger"
+    resource_type: ClassVar[str] = "mismatch"
+
+    mismatch_id: str
+    kind: str
+    channel: str
+    order_no: str | None
+    upstream_ref: str | None
+    merchant_id: str | None
+    reason: str
+    changes: dict[str, dict[str, str | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MismatchReconciled(_OfMismatch, Event):
+    """A person stated that both sides agree, or why they may differ. No money moved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MismatchIgnored(_OfMismatch, Event):
+    """A person stated that this mismatch is to be left alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MismatchReopened(_OfMismatch, Event):
+    """A mismatch that was closed is open again, or its proposal was taken back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfCorrection:
+    """What every event about one correction says. `changes` are those of the order."""
+
+    service: ClassVar[str] = "ledger"
+    resource_type: ClassVar[str] = "correction"
+
+    correction_id: str
+    mismatch_id: str
+    kind: str
+    to: str
+    order_no: str | None
+    merchant_id: str | None
+    content_sha256: str
+    reason: str
+    reversal_of: str | None
+    changes: dict[str, dict[str, str | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectionProposed(_OfCorrection, Event):
+    """A correction waits for a second person. Nothing has changed yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectionApproved(_OfCorrection, Event):
+    """A second person approved a correction, which is thereby applied."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectionRejected(_OfCorrection, Event):
+    """A second person rejected a correction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectionApplied(_OfCorrection, Event):
+    """A correction took effect: the order, the records and the entries are as it says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectionReversed(_OfCorrection, Event):
+    """A correction was taken back by another one, `reversal_of` names it: the mismatch is open again."""

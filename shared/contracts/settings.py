@@ -77,6 +77,17 @@ PARAMETERS: Final[dict[str, Parameter]] = {
             maximum=1_000,
         ),
         Parameter(
+            key="ledger.correction_approval_threshold",
+            type="decimal",
+            default="1000.00",
+            description="A correction of a mismatch that is about more than this absolute amount waits for the approval of "
+            "a second person. 0 has each of them wait that is about money at all.",
+            affects=("ledger",),
+            unit="amount, in the order's own currency",
+            minimum="0",
+            maximum="1000000000000.00",
+        ),
+        Parameter(
             key="ledger.large_change_threshold",
             type="decimal",
             default="10000.00",

@@ -66,13 +66,14 @@ def check_filter(
         start=start,
         end=end,
         codes=codes_of(types=types, groups=groups),
-        min_amount=_amount("min_amount", min_amount),
-        max_amount=_amount("max_amount", max_amount),
+        min_amount=amount_of_any_currency("min_amount", min_amount),
+        max_amount=amount_of_any_currency("max_amount", max_amount),
         **exact,
     )
 
 
-def _amount(name: str, text: str | None) -> Decimal | None:
+def amount_of_any_currency(name: str, text: str | None) -> Decimal | None:
+    """Return the amount that a filter names, whatever currency it will be compared in. Raises: InvalidRequest."""
     if text is None:
         return None
     try:

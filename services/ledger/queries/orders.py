@@ -12,6 +12,7 @@ from services.ledger.models.archives import archived_refunds
 from services.ledger.models.entries import entries, microseconds
 from services.ledger.models.mismatches import correction_entries
 from services.ledger.models.orders import order_act_view, order_history, order_view, orders
+from services.ledger.queries.mismatches import mismatches_of_order
 from services.ledger.queries.pages import in_scope, instant, plan_for_these_values, position
 from shared.contracts.ledger import EntryView, OrderActView, OrderDetailView, OrderNotFound, OrderPage
 from shared.paging import encode_cursor
@@ -77,6 +78,7 @@ def get_order(session: Session, passport: Passport, *, order_no: str) -> OrderDe
         "fee_source": order.fee_source,
         "entries": _entries(session, order),
         "history": _history(session, order),
+        "mismatches": mismatches_of_order(session, order),
     }
 
 
