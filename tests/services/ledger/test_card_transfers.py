@@ -207,7 +207,9 @@ steps = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(steps)
 def test_whatever_is_asked_for_and_asked_for_again_the_books_are_right(
     engine_of: Callable[[str], sa.Engine], wanted: list[tuple[str, int, str, int]]
