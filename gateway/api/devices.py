@@ -22,7 +22,9 @@ from gateway.schemas.devices import (
     NewHeartbeatsSchema,
     UnbindQuery,
 )
-from gateway.terms import needs
+from gateway.terms import body_up_to, needs
+
+LOG_MEGABYTES_MAX = 4  # a thousand rows with all that a row may hold
 
 blueprint = Blueprint("devices", __name__, description="Devices of cards, their heartbeats and their log.")
 
@@ -117,6 +119,7 @@ def list_device_logs(query: dict[str, Any]) -> Listing:
 
 @blueprint.post("/devices/<device_id>/logs")
 @needs("cards:operate")
+@body_up_to(megabytes=LOG_MEGABYTES_MAX)
 @blueprint.arguments(NewDeviceLogsSchema)
 @blueprint.response(200, LogRowsResultSchema)
 def store_device_logs(body: dict[str, Any], device_id: str) -> Any:

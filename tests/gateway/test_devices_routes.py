@@ -219,6 +219,8 @@ def test_rows_reach_the_service_as_they_were_sent_so_that_one_refuses_no_other(
         assert answer.status_code == 422
         assert "rows" in answer.get_json(force=True)["errors"]
     assert len(services.calls_of("cards", "store_device_logs")) == 1
+    full = {"rows": [{"event_id": f"e{n}", "detail": "\u8eab" * 500} for n in range(1000)]}
+    assert gateway.bob.post("/api/v1/devices/dev_1/logs", json=full).status_code == 200
 
 
 def test_the_log_is_searched_by_each_filter_and_leaves_as_csv(gateway: Gateway, services: FakeServices) -> None:
