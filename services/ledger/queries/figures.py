@@ -26,7 +26,21 @@ _BUCKET_OF_TYPE: Final = " ".join(
 )
 _MINE: Final = "(cast(:merchants as text[]) is null or {table}.merchant_id = any(:merchants))"
 
-# `base` is what was posted when it was posted. Of that, what a correction posted for another day does not count for
+
+def _summed(table: str, one: str, at: str, first: str, last: str) -> str:
+    """Return the sums of a table's rows of each day between two of its instants, where they are two."""
+    entries, amount = (f"{one}.entries", f"{one}.increase + {one}.decrease") if one == "h" else ("1", "e.amount")
+    merchant_id = "{merchant_id}"
+    return f"""
+        select d.day, {merchant_id} as merchant_id, {one}.currency, coalesce({one}.channel, '') as channel, {one}.type,
+               sum({entries}) as entries, sum({amount}) as amount
+          from days d join {table} {one} on {at} >= d.{first} and {at} < d.{last}
+         where d.{first} < d.{last} and {_MINE.format(table=one)}
+         group by 1, 2, 3, 4, 5
+    """
+
+
+# `base` is what was posted, when it was posted. Of that, what a correction posted for another day does not count for
 # this day's buckets (`moved`), and what corrections of any day posted for this one does (`counted`).
 _TOTALS: Final = f"""
     with days as (
@@ -34,21 +48,13 @@ _TOTALS: Final = f"""
                              cast(:first_hours as timestamptz[]), cast(:last_hours as timestamptz[]))
                as d(day, starts_at, ends_at, first_hour, last_hour)
     ), base as (
-        select d.day, h.merchant_id, h.currency, h.channel, h.type, h.entries, h.increase + h.decrease as amount
-          from days d join hourly_totals h on h.hour >= d.first_hour and h.hour < d.last_hour
-         where {_MINE.format(table="h")}
+        {_summed("hourly_totals", "h", "h.hour", "first_hour", "last_hour")}
         union all
-        select d.day, h.merchant_id, h.currency, coalesce(h.channel, ''), h.type, h.entries, h.increase + h.decrease
-          from days d join posting_deltas h on h.hour >= d.first_hour and h.hour < d.last_hour
-         where {_MINE.format(table="h")}
+        {_summed("posting_deltas", "h", "h.hour", "first_hour", "last_hour")}
         union all
-        select d.day, e.merchant_id, e.currency, coalesce(e.channel, ''), e.type, 1, e.amount
-          from days d join entries e on e.created_at >= d.starts_at and e.created_at < d.first_hour
-         where d.starts_at < d.first_hour and {_MINE.format(table="e")}
+        {_summed("entries", "e", "e.created_at", "starts_at", "first_hour")}
         union all
-        select d.day, e.merchant_id, e.currency, coalesce(e.channel, ''), e.type, 1, e.amount
-          from days d join entries e on e.created_at >= d.last_hour and e.created_at < d.ends_at
-         where d.last_hour < d.ends_at and {_MINE.format(table="e")}
+        {_summed("entries", "e", "e.created_at", "last_hour", "ends_at")}
     ), moved as (
         select d.day, e.merchant_id, e.currency, coalesce(e.channel, '') as channel, e.type, e.amount
           from corrections k
@@ -109,6 +115,7 @@ def totals_of(
     """Return the totals of days as they are now, cut to merchants; with `is_by_merchant` for each of them."""
     plan_for_these_values(session)
     hours = [whole_hours(p.starts_at, p.ends_at) or (p.ends_at, p.ends_at) for p in wanted]
+    session.execute(sa.text("set local jit = off"))
     parameters = {
         "days": [p.day for p in wanted],
         "starts": [p.starts_at for p in wanted],
