@@ -67,15 +67,17 @@ def _checks(session: Session, asked: dict[str, Any], now: list[Total], threshold
     plan_for_these_values(session)
     session.execute(sa.text("set local work_mem = '64MB'"))
     session.execute(sa.text("set local jit = off"))
-    currencies = sorted({total.currency for total in now})
     recharge, refund = _posted_sums(now, "recharge", sign=1), _posted_sums(now, "refund", sign=1)
     consumption = _posted_sums(now, "consumption", "resets", sign=-1)
+    recharged, consumed = _expected_sums(session, RECHARGE, asked), _expected_sums(session, CONSUMPTION, asked)
     refunded = dict(refund)
     for place, (expected, actual) in _part_sums(session, REFUNDS, asked).items():
         refunded[place] = refunded.get(place, 0) + expected - actual
+    places = {(total.currency, total.channel) for total in now}.union(recharged, consumed, refunded)
+    currencies = sorted({currency for currency, _ in places})
     return [
-        *_amounts(RECHARGE, _expected_sums(session, RECHARGE, asked), recharge, currencies),
-        *_amounts(CONSUMPTION, _expected_sums(session, CONSUMPTION, asked), consumption, currencies),
+        *_amounts(RECHARGE, recharged, recharge, currencies),
+        *_amounts(CONSUMPTION, consumed, consumption, currencies),
         *_large_changes(session, asked, currencies, threshold),
         *_amounts(REFUNDS, refunded, refund, currencies),
     ]

@@ -196,6 +196,17 @@ def test_rows_behind_a_check_come_in_pages_and_sum_to_it(session: Session) -> No
     assert rows(session, "recharge_total", channel="wechat") == rows(session, "recharge_total", currency="USD") == []
 
 
+def test_all_four_checks_are_there_for_a_currency_that_only_the_platform_names(session: Session) -> None:
+    add_record(session, "u-strange", "nowhere", at=NOON, currency="USD")
+    assert [(item["name"], item["currency"], item["channel"], item["ok"]) for item in daily(session)["items"]] == [
+        ("recharge_total", "USD", "alipay", False),
+        ("consumption_total", "USD", None, True),
+        ("large_changes", "USD", None, True),
+        ("refunds_complete", "USD", None, True),
+    ]
+    assert daily(session, DAY + timedelta(days=1))["items"] == []
+
+
 def test_checks_figures_and_rows_are_cut_to_the_callers_merchants(
     session: Session, bob: Passport, charlie: Passport
 ) -> None:
