@@ -2,9 +2,11 @@
 
 from typing import Final
 
+import marshmallow as ma
+
 from gateway.schemas import fields
 from gateway.schemas.base import PageQuery, ReasonSchema, Schema
-from shared.contracts.channels import CHANNEL_KINDS, CHANNEL_STATUSES
+from shared.contracts.channels import CALLBACK_OUTCOMES, CHANNEL_KINDS, CHANNEL_STATUSES
 
 FIELDS: Final = ("upstream_ref", "order_no", "amount", "fee", "currency", "status", "time")
 STATUSES: Final = ("pending", "success", "failed", "refunded")
@@ -93,3 +95,29 @@ class ChannelChangeSchema(ReasonSchema):
 
 class ChannelQuery(PageQuery):
     """Which page."""
+
+
+class PaymentSchema(Schema):
+    """A payment as its platform knows it. Further fields are passed over; `status` may be one of the platform's words.
+
+    `time` is when the payment came into this status; without it, when the callback was signed.
+    """
+
+    class Meta:
+        unknown = ma.INCLUDE
+
+    order_no = fields.Identifier(required=True)
+    upstream_ref = fields.Text(required=True, length_min=1, length_max=128)
+    status = fields.Text(required=True, length_min=1, length_max=100, metadata={"example": "success"})
+    amount = fields.Money(required=True)
+    currency = fields.Currency(required=True)
+    fee = fields.Money(allow_none=True)
+    time = fields.Timestamp(allow_none=True)
+
+
+class CallbackSchema(Schema):
+    """What a callback came to."""
+
+    outcome = fields.Word(CALLBACK_OUTCOMES, required=True)
+    order_no = fields.Text(required=True)
+    upstream_ref = fields.Text(required=True)

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from services.ledger import sums
 from services.ledger.calls.archives import ArchiveCalls
 from services.ledger.calls.books import BookCalls
+from services.ledger.calls.callbacks import CallbackCalls
 from services.ledger.calls.cards import CardCalls
 from services.ledger.calls.channels import ChannelCalls
 from services.ledger.calls.entries import EntryCalls
@@ -25,7 +26,15 @@ GC_OBJECTS_BETWEEN = 200_000
 
 
 class LedgerService(
-    EntryCalls, OrderCalls, CardCalls, ArchiveCalls, BookCalls, ChannelCalls, ReconciliationCalls, MismatchCalls
+    EntryCalls,
+    OrderCalls,
+    CardCalls,
+    ArchiveCalls,
+    BookCalls,
+    ChannelCalls,
+    CallbackCalls,
+    ReconciliationCalls,
+    MismatchCalls,
 ):
     """Accounts, entries, orders, the money of cards, and their proof."""
 

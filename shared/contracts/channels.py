@@ -6,11 +6,23 @@ A channel's `code` is what stands in `orders.channel` and `entries.channel`.
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypedDict
 
-from shared.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
+from shared.errors import (
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from shared.events import Event
 
 CHANNEL_KINDS: Final = ("statement", "http", "stripe")
 CHANNEL_STATUSES: Final = ("active", "disabled")
+CALLBACK_OUTCOMES: Final = (
+    "settled", "failed", "already", "noted", "unknown_order", "mismatched", "contradicted", "not_confirmed",
+    "not_covered",
+)  # fmt: skip
 
 
 class ChannelView(TypedDict):
@@ -34,6 +46,23 @@ class ChannelPage(TypedDict):
     next_cursor: str | None
 
 
+class CallbackView(TypedDict):
+    """What a callback came to, in one word of `CALLBACK_OUTCOMES`; delivered again, the same."""
+
+    outcome: str
+    order_no: str
+    upstream_ref: str
+
+
+class OrderSyncView(TypedDict):
+    """How many pending orders were asked for, and what the answers came to. `unreachable` channels were given up."""
+
+    asked: int
+    outcomes: dict[str, int]
+    unanswered: int
+    unreachable: list[str]
+
+
 class ChannelNotFound(NotFound):
     """There is no channel with this code."""
 
@@ -48,6 +77,18 @@ class InvalidChannelConfig(InvalidRequest):
 
 class ChannelsAreForAll(PermissionDenied):
     """A channel serves all merchants, so who changes one must see all merchants."""
+
+
+class CallbackRefused(Unauthenticated):
+    """This is not a callback of an active channel that signs its callbacks."""
+
+
+class CallbackTooLarge(PayloadTooLarge):
+    """A callback has at most 65 536 bytes."""
+
+
+class ChannelUnreachable(Unavailable):
+    """The payment platform does not answer, so nothing was done: deliver again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,3 +123,19 @@ class ChannelUpdated(_OfChannel, Event):
     version: int
     changes: dict[str, dict[str, Any]]
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpstreamReported(_OfChannel, Event):
+    """A platform told of a payment: by a callback, or when it was asked (`source`). `outcome` says what followed.
+
+    `differing` names the fields in which it is not what the order asked for, which moves no money.
+    """
+
+    source: str
+    outcome: str
+    order_no: str
+    merchant_id: str | None
+    upstream: dict[str, Any]
+    differing: list[str]
+    webhook_id: str | None = None

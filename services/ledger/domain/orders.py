@@ -124,10 +124,7 @@ def check_order(
 
     Raises: InvalidRequest, InvalidMoney.
     """
-    if type(order_no) is not str or not _ORDER_NO.fullmatch(order_no):
-        raise InvalidRequest.of_field(
-            "order_no", "Must be 1 to 64 letters, digits or one of . _ : - and begin with a letter or digit."
-        )
+    check_order_no(order_no)
     if type(kind) is not str or kind not in set(Kind):
         raise InvalidRequest.of_field("kind", f"Must be one of {', '.join(Kind)}.")
     if type(currency) is not str:
@@ -229,6 +226,15 @@ def amount_to_refund(*, paid: int, refunded: int, wanted: str | None, currency: 
     if amount > left or amount == 0:
         raise RefundTooLarge(refundable=format_minor(left, currency), currency=currency)
     return amount
+
+
+def check_order_no(order_no: Any) -> str:
+    """Return an order's number. Raises: InvalidRequest."""
+    if type(order_no) is not str or not _ORDER_NO.fullmatch(order_no):
+        raise InvalidRequest.of_field(
+            "order_no", "Must be 1 to 64 letters, digits or one of . _ : - and begin with a letter or digit."
+        )
+    return order_no
 
 
 def check_upstream_ref(upstream_ref: Any) -> str | None:

@@ -1,0 +1,75 @@
+"""Callbacks of payment platforms. Open to everybody: the signature is checked in the ledger, which has the secrets."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask import request
+from werkzeug.exceptions import BadRequest
+
+from gateway.blueprint import Blueprint
+from gateway.context import context
+from gateway.failures import Failures
+from gateway.parsing import body_of
+from gateway.rpc import call
+from gateway.schemas.channels import CallbackSchema, PaymentSchema
+from gateway.terms import View, declare, public
+from shared.contracts.channels import CallbackRefused
+from shared.errors import RateLimited
+
+SIGNATURE_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+AT_ONCE_MAX = 16  # the rest of a crowd waits here, where waiting is cheap, and leaves the ledger to others
+WAIT_SECONDS_MAX = 5.0
+HEADER_LENGTH_MAX = 1000
+
+blueprint = Blueprint("callbacks", __name__, description="What payment platforms tell by themselves.")
+_door = threading.BoundedSemaphore(AT_ONCE_MAX)
+_refused = Failures()
+
+
+@contextmanager
+def _through_the_door() -> Iterator[None]:
+    """Let a bounded number in at once, and nobody who was refused again and again. Raises: RateLimited."""
+    place = context().ip
+    seconds = _refused.seconds_to_wait(place)
+    if seconds:
+        raise RateLimited("Too many callbacks from here bore no good signature.", retry_after_seconds=seconds)
+    if not _door.acquire(timeout=min(context().seconds_left(), WAIT_SECONDS_MAX)):
+        raise RateLimited("Too many callbacks at once.", retry_after_seconds=WAIT_SECONDS_MAX)
+    try:
+        yield
+    except CallbackRefused:
+        _refused.add(place)
+        raise
+    finally:
+        _door.release()
+
+
+def _body() -> str:
+    try:
+        return body_of(request).decode()
+    except UnicodeDecodeError:
+        raise BadRequest("The body is not UTF-8.") from None
+
+
+def _takes_signed_body(view: View) -> View:
+    """Document the body and the headers that sign it; it is passed on as it came, since that is what is signed."""
+    headers = [
+        {"in": "header", "name": name, "required": True, "schema": {"type": "string", "maxLength": HEADER_LENGTH_MAX}}
+        for name in SIGNATURE_HEADERS
+    ]
+    body = {"required": True, "content": {"application/json": {"schema": PaymentSchema}}}
+    documented: View = blueprint.doc(parameters=headers, requestBody=body)(view)
+    return declare(documented, takes_body=True)
+
+
+@blueprint.post("/channels/<code>/callbacks")
+@public
+@_takes_signed_body
+@blueprint.response(200, CallbackSchema)
+def receive_callback(code: str) -> Any:
+    """Take a payment platform's word on a payment, signed per Standard Webhooks; delivered again, the same answer."""
+    headers = {name: request.headers.get(name, "")[:HEADER_LENGTH_MAX] for name in SIGNATURE_HEADERS}
+    with _through_the_door():
+        return call("ledger", "receive_callback", code=code, headers=headers, body=_body())

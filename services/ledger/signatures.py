@@ -1,0 +1,47 @@
+"""Signatures per Standard Webhooks, which callbacks bear, and what we ask and are answered too.
+
+The library does the check: HMAC-SHA-256 over id, timestamp and body, in constant time, five minutes either way.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from standardwebhooks import Webhook, WebhookVerificationError
+
+ID_HEADER: Final = "webhook-id"
+TIMESTAMP_HEADER: Final = "webhook-timestamp"
+SIGNATURE_HEADER: Final = "webhook-signature"
+HEADERS: Final = (ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER)
+_ID = re.compile(r"[!-~]{1,128}")
+_TIMESTAMP = re.compile(r"[0-9]{1,12}")
+
+
+class BadSignature(Exception):
+    """This was not signed with one of these secrets, or not within the last minutes."""
+
+
+def check_signature(secrets: Sequence[str], headers: Mapping[str, str], body: bytes) -> tuple[str, datetime]:
+    """Return a message's id and when it was signed.
+
+    secrets: any of them may have signed it.
+    headers: by names in lower case.
+    Raises: BadSignature.
+    """
+    known = {name: headers.get(name, "") for name in HEADERS}
+    if not _ID.fullmatch(known[ID_HEADER]) or not _TIMESTAMP.fullmatch(known[TIMESTAMP_HEADER]):
+        raise BadSignature
+    for secret in secrets:
+        try:
+            Webhook(secret).verify(body, known, json_parse=False)
+        except (WebhookVerificationError, ValueError):  # the library stumbles over what is no base64 and no UTF-8
+            continue
+        return known[ID_HEADER], datetime.fromtimestamp(int(known[TIMESTAMP_HEADER]), UTC)
+    raise BadSignature
+
+
+def sign(secret: str, *, message_id: str, body: bytes, at: datetime) -> dict[str, str]:
+    """Return the headers that sign a message."""
+    signature = Webhook(secret).sign(message_id, at.astimezone(UTC), body.decode())
+    return {ID_HEADER: message_id, TIMESTAMP_HEADER: str(int(at.timestamp())), SIGNATURE_HEADER: signature}
