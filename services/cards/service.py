@@ -11,6 +11,8 @@ from services.cards.cipher import number_cipher
 from services.cards.devices.calls import DeviceCalls
 from services.cards.imports.calls import ImportCalls
 from services.cards.money.calls import MoneyCalls
+from services.cards.timeline import queries as timelines
+from shared.contracts.card_timelines import TimelinePage
 from shared.contracts.cards import (
     AssignmentPage,
     AssignmentsView,
@@ -99,6 +101,10 @@ class CardsService(BinCalls, DeviceCalls, ImportCalls, MoneyCalls):
     @handles(ParameterChanged)
     def on_parameter_changed(self, session: Session, envelope: Envelope, event: ParameterChanged) -> None:
         self.parameters.take(session, event)
+
+    @query("cards:read")
+    def list_card_timeline(self, session: Session, passport: Passport, **filters: Any) -> TimelinePage:
+        return timelines.list_card_timeline(session, passport, **filters)
 
     @query("cards:admin")
     def get_key_usage(self, session: Session, passport: Passport) -> KeyUsageView:

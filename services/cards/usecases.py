@@ -19,7 +19,7 @@ from services.cards.domain.states import Status, Verb, next_status, require_open
 from services.cards.models import Assignment, Card
 from services.cards.money.usecases import change_limits, require_empty
 from services.cards.queries import lock_card, visible
-from shared import outbox
+from services.cards.timeline.telling import tell
 from shared.contracts.cards import (
     AssignmentsView,
     CardActivated,
@@ -80,7 +80,7 @@ def create_card(
     else:
         assert bin is not None
         card = making.insert_under_bin(session, cipher, numbers.parse_bin(bin), details, merchant_id=merchant_id)
-    outbox.add(
+    tell(
         session,
         CardCreated(
             card_id=card.id,
@@ -123,14 +123,14 @@ def update_card(
     changes |= change_limits(card, limits or {})
     if changes:
         card.updated_at = utc_now()
-        outbox.add(session, CardUpdated(**_facts(card), changes=changes))
+        tell(session, CardUpdated(**_facts(card), changes=changes))
     return card.view()
 
 
 def activate_card(session: Session, passport: Passport, *, card_id: str) -> CardView:
     """Let an inactive card be used. Raises: CardNotFound, a refusal of the state table. Emits: CardActivated."""
     card, changes = _move(session, passport, card_id, Verb.ACTIVATE, reason=None)
-    outbox.add(session, CardActivated(**_facts(card), changes=changes))
+    tell(session, CardActivated(**_facts(card), changes=changes))
     return card.view()
 
 
@@ -138,14 +138,14 @@ def freeze_card(session: Session, passport: Passport, *, card_id: str, reason: s
     """Stop an active card for a time. Raises: CardNotFound, a refusal of the state table. Emits: CardFrozen."""
     reason = mask_text(reason)
     card, changes = _move(session, passport, card_id, Verb.FREEZE, reason=reason)
-    outbox.add(session, CardFrozen(**_facts(card), reason=reason, changes=changes))
+    tell(session, CardFrozen(**_facts(card), reason=reason, changes=changes))
     return card.view()
 
 
 def unfreeze_card(session: Session, passport: Passport, *, card_id: str) -> CardView:
     """Let a frozen card be used again. Raises: CardNotFound, a refusal of the state table. Emits: CardUnfrozen."""
     card, changes = _move(session, passport, card_id, Verb.UNFREEZE, reason=None)
-    outbox.add(session, CardUnfrozen(**_facts(card), changes=changes))
+    tell(session, CardUnfrozen(**_facts(card), changes=changes))
     return card.view()
 
 
@@ -155,7 +155,7 @@ def close_card(session: Session, passport: Passport, *, card_id: str, reason: st
     card, changes = _move(session, passport, card_id, Verb.CLOSE, reason=reason)
     require_empty(session, [card])
     end_bindings(session, passport, [card.id], Because.CARD_CLOSED)
-    outbox.add(session, CardClosed(**_facts(card), reason=reason, changes=changes))
+    tell(session, CardClosed(**_facts(card), reason=reason, changes=changes))
     return card.view()
 
 
@@ -251,7 +251,7 @@ def _assign(session: Session, passport: Passport, cards: list[Card], merchant_id
         card.balance_version = 0  # of its account with the new merchant, which may have none yet
         facts = _facts(card) | {"merchant_id": merchant_id or before}
         events.append(CardAssigned(**facts, changes={"merchant_id": {"before": before, "after": merchant_id}}))
-    outbox.add(session, *events)
+    tell(session, *events)
     # The old intervals must be closed before the new ones open: only one may be open.
     session.flush()
     if merchant_id is not None:
@@ -273,7 +273,7 @@ def reveal_card(
     """
     card = lock_card(session, passport, card_id)
     number = cipher.open(card.sealed_number(), card_id=card.id)
-    outbox.add(session, CardRevealed(**_facts(card), reason=mask_text(reason)))
+    tell(session, CardRevealed(**_facts(card), reason=mask_text(reason)))
     return {"id": card.id, "number": number, "expiry": card.expiry}
 
 

@@ -19,6 +19,7 @@ from services.cards.devices.models import CardDevice, Device
 from services.cards.domain.states import Status, require_open
 from services.cards.models import Card
 from services.cards.queries import lock_card
+from services.cards.timeline.telling import tell
 from shared import outbox
 from shared.contracts.devices import (
     BoundDeviceView,
@@ -86,7 +87,7 @@ def bind_device(
         device.status, device.updated_at = DeviceStatus.BOUND, binding.bound_at
         heartbeats.watch(session, device_id=device.id, merchant_id=device.merchant_id)
     session.flush()
-    outbox.add(session, DeviceBound(**_facts(device), card_id=card.id, platform=device.platform))
+    tell(session, DeviceBound(**_facts(device), card_id=card.id, platform=device.platform))
     logs.tell(session, [_act(device, "bind", card_id=card.id)], actor_name=passport.actor_name)
     return queries.get_binding(session, passport, rule, binding_id=binding.id)
 
@@ -205,7 +206,7 @@ def _end(
         DeviceUnbound(**_facts(devices[b.device_id]), card_id=b.card_id, because=because.value, reason=reason)
         for b in bindings
     ]
-    outbox.add(session, *events)
+    tell(session, *events)
     detail = reason if because is Because.UNBOUND else because.value
     acts = [_act(devices[b.device_id], "unbind", card_id=b.card_id, detail=detail) for b in bindings]
     logs.tell(session, acts, actor_name=passport.actor_name)

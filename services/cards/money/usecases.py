@@ -19,7 +19,8 @@ from services.cards.models import Card
 from services.cards.money.models import Transfer
 from services.cards.money.queries import read_usage
 from services.cards.queries import lock_card
-from shared import idempotency, outbox
+from services.cards.timeline.telling import tell
+from shared import idempotency
 from shared.contracts.cards import (
     CardNotEmpty,
     CardToppedUp,
@@ -225,11 +226,11 @@ def _tell(session: Session, card: Card, transfer: Transfer, before: int) -> None
     }
     error = transfer.error()
     if error is not None:
-        outbox.add(session, CardTransferRefused(**facts, direction=transfer.direction, code=error.code))
+        tell(session, CardTransferRefused(**facts, direction=transfer.direction, code=error.code))
         return
     event_class = CardToppedUp if transfer.direction == Direction.TOP_UP else CardWithdrawn
     texts = [format_minor(minor, card.currency) for minor in (before, card.balance)]
-    outbox.add(session, event_class(**facts, changes={"balance": {"before": texts[0], "after": texts[1]}}))
+    tell(session, event_class(**facts, changes={"balance": {"before": texts[0], "after": texts[1]}}))
 
 
 def _keep_answer(session: Session, transfer: Transfer) -> None:

@@ -120,6 +120,7 @@ def test_two_processes_with_different_keys_do_not_make_one_number_twice(engine_o
         one.commit()
         thread.join(10)
         assert outcomes == ["taken"]
+        one.execute(sa.text("delete from card_events"))
         one.execute(sa.delete(Card).where(Card.number_index.in_(AFTER.indexes(number))))
         one.execute(sa.text("delete from outbox"))
         one.commit()
@@ -139,6 +140,7 @@ def test_card_that_somebody_holds_is_left_for_the_next_time(engine_of, alice) ->
         assert rotation.reseal_cards(session, AFTER) == 0
         other.rollback()
         assert rotation.reseal_cards(session, AFTER) == 1
+        session.execute(sa.text("delete from card_events"))
         session.execute(sa.delete(Card).where(Card.id == card["id"]))
         session.execute(sa.text("delete from outbox"))
         session.commit()
