@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from benchmarks.device_system import DEVICES_PER_CARD, MERCHANTS, device_id
-from services.cards.devices import logs, queries
+from services.cards.devices import log_queries, queries
 from services.cards.devices.domain import HeartbeatRule
 from shared.paging import encode_cursor
 from shared.passport import Passport, service_passport
@@ -70,7 +70,7 @@ def _shapes(session: Session, devices: int) -> list[tuple[str, Run, float]]:
         return encode_cursor([rfc3339(now - timedelta(days=rng.random() * DAYS)), 0])
 
     def of_log(arguments: Callable[[random.Random], dict[str, Any]], passport: Passport = everyone) -> Run:
-        return lambda rng: logs.list_logs(session, passport, **arguments(rng))["items"]
+        return lambda rng: log_queries.list_logs(session, passport, **arguments(rng))["items"]
 
     def of_fleet(arguments: dict[str, Any], passport: Passport = everyone) -> Run:
         return lambda _: queries.list_devices(session, passport, _RULE, **arguments)["items"]

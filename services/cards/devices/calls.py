@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.cards.cipher import number_cipher
-from services.cards.devices import heartbeats, logs, queries, usecases
+from services.cards.devices import heartbeats, log_queries, logs, queries, usecases
 from services.cards.devices.domain import BindingLimits, HeartbeatRule
 from shared.contracts.devices import (
     BoundCardPage,
@@ -66,7 +66,7 @@ class DeviceCalls:
 
     @query("cards:read")
     def list_device_logs(self, session: Session, passport: Passport, **filters: Any) -> DeviceLogPage:
-        return logs.list_logs(session, passport, **filters)
+        return log_queries.list_logs(session, passport, **filters)
 
     @command("cards:operate")
     def bind_device(self, session: Session, passport: Passport, *, card_id: str, **device: Any) -> BoundDeviceView:

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from services.cards import usecases as cards
-from services.cards.devices import logs, queries, usecases
+from services.cards.devices import log_queries, queries, usecases
 from services.cards.devices.domain import BindingLimits, HeartbeatRule
 from services.cards.devices.models import CardDevice, Presence
 from shared.contracts.cards import CardIsClosed, CardNotFound, NumberInAddress
@@ -72,7 +72,7 @@ def logged(session, alice) -> Callable[[str], list[tuple[str, str | None, str | 
     """Return what the device log says of a device, oldest first: action, card, detail."""
 
     def read(device_id: str):
-        rows = logs.list_logs(session, alice, device_id=device_id)["items"]
+        rows = log_queries.list_logs(session, alice, device_id=device_id)["items"]
         assert {row["source"] for row in rows} <= {"system"}
         return [(row["action"], row["card_id"], row["detail"]) for row in reversed(rows)]
 
@@ -195,9 +195,9 @@ def test_what_another_merchant_has_does_not_exist(session, bind, unbind, update,
     with pytest.raises(CardNotFound):
         queries.list_card_devices(session, charlie, RULE, card_id=card)
     assert queries.list_devices(session, charlie, RULE)["items"] == []
-    assert logs.list_logs(session, charlie)["items"] == []
-    assert logs.list_logs(session, charlie, device_id=device_id)["items"] == []
-    assert logs.list_logs(session, charlie, merchant_id=AURORA)["items"] == []
+    assert log_queries.list_logs(session, charlie)["items"] == []
+    assert log_queries.list_logs(session, charlie, device_id=device_id)["items"] == []
+    assert log_queries.list_logs(session, charlie, merchant_id=AURORA)["items"] == []
 
 
 def test_unbinding_ends_the_interval_and_history_tells_it(session, alice, bind, unbind, card, told, logged):

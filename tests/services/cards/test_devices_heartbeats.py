@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from services.cards.devices import heartbeats, logs, queries, usecases
+from services.cards.devices import heartbeats, log_queries, queries, usecases
 from services.cards.devices.domain import BindingLimits, HeartbeatRule
 from services.cards.devices.models import Presence
 from shared.contracts.devices import DeviceNotFound
@@ -118,7 +118,7 @@ def test_going_offline_and_coming_back_are_each_told_once(
     assert offline["merchant_id"] == online["merchant_id"] == AURORA
     assert 181 <= offline["payload"]["silent_seconds"] < 190
     assert 5181 <= online["payload"]["silent_seconds"] < 5190
-    said = [r["action"] for r in logs.list_logs(session, bob, device_id=device_id)["items"]]
+    said = [r["action"] for r in log_queries.list_logs(session, bob, device_id=device_id)["items"]]
     assert said == ["offline", "online", "offline", "bind"]
 
 

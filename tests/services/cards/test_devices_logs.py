@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from services.cards import usecases as cards
-from services.cards.devices import logs, usecases
+from services.cards.devices import log_queries, logs, usecases
 from services.cards.devices.domain import BindingLimits, HeartbeatRule
 from shared.contracts.cards import NumberInAddress
 from shared.contracts.devices import DeviceNotFound, InvalidLogBatch
@@ -66,7 +66,7 @@ def found(session, bob) -> Callable[..., list[str]]:
     """Return the event ids of what devices sent, by the list's own order."""
 
     def find(passport=bob, **filters: Any) -> list[str]:
-        page = logs.list_logs(session, passport, **{"source": "device"} | filters)
+        page = log_queries.list_logs(session, passport, **{"source": "device"} | filters)
         return [item["event_id"] for item in page["items"]]
 
     return find
@@ -75,7 +75,7 @@ def found(session, bob) -> Callable[..., list[str]]:
 def test_a_batch_is_stored_and_told_of_once(session, device, card, store, found, told, bob):
     view = store(device, row(1, card_id=card, result="failure", ip="192.0.2.7", detail="No cover."), row(2))
     assert (outcomes(view), view["stored"], view["duplicates"], view["refused"]) == (["stored"] * 2, 2, 0, 0)
-    [first, _] = logs.list_logs(session, bob, source="device")["items"]
+    [first, _] = log_queries.list_logs(session, bob, source="device")["items"]
     received = parse_rfc3339(first.pop("received_at"))
     assert abs(received - utc_now()) < timedelta(minutes=1)
     assert first.pop("time")
@@ -234,7 +234,7 @@ def test_pages_follow_each_other_for_whoever_sees_all_or_some(session, device, s
     for passport in (alice, bob):
         seen, cursor = [], None
         while True:
-            page = logs.list_logs(session, passport, source="device", limit=3, cursor=cursor)
+            page = log_queries.list_logs(session, passport, source="device", limit=3, cursor=cursor)
             seen += [item["event_id"] for item in page["items"]]
             cursor = page["next_cursor"]
             if cursor is None:
@@ -245,7 +245,7 @@ def test_pages_follow_each_other_for_whoever_sees_all_or_some(session, device, s
 
 def test_what_makes_no_sense_is_refused(session, bob):
     with pytest.raises(NumberInAddress):
-        logs.list_logs(session, bob, q=VISA)
+        log_queries.list_logs(session, bob, q=VISA)
     for cursor in ("nonsense", "WzFd", "WzEsMV0", "WyJ4IiwxXQ"):
         with pytest.raises((InvalidCursor, InvalidRequest)):
-            logs.list_logs(session, bob, cursor=cursor)
+            log_queries.list_logs(session, bob, cursor=cursor)
