@@ -132,6 +132,7 @@ def _call_facts(status: int) -> tuple[Envelope, dict[str, Any], float]:
         "outcome": outcome_of(status),
         "code": current.problem_code,
         "merchant_id": merchant_id,
+        "permission": current.terms.permission,
     }
     name, value = next(iter((request.view_args or {}).items()), ("", ""))
     envelope: Envelope = {

@@ -20,7 +20,7 @@ class Service:
 # Calls never go in a ring: DESIGN.md "Who owns what". Copies of parameters and merchants are repaired by RPC, hence
 # settings and users in the rows that keep such a copy. A service gets the keys of these callees and of no other.
 _TABLE = (
-    Service("users", "UsersService"),
+    Service("users", "UsersService", ("audit",)),
     Service("settings", "SettingsService"),
     Service("ledger", "LedgerService", ("settings", "users")),
     Service("cards", "CardsService", ("ledger", "settings", "users")),

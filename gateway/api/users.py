@@ -9,6 +9,7 @@ from gateway.rpc import call
 from gateway.schemas.base import PageQuery, ReasonSchema
 from gateway.schemas.users import (
     AccessSchema,
+    LeastPrivilegeSchema,
     NewUserSchema,
     OptionalReasonSchema,
     SessionSchema,
@@ -105,6 +106,34 @@ def reset_totp(body: dict[str, Any], user_id: str) -> Any:
 def get_user_access(user_id: str) -> Any:
     """Show what a user can see and do, and which roles give it."""
     return call("users", "get_user_access", user_id=user_id)
+
+
+@blueprint.get("/users/least-privilege")
+@needs("users:read")
+@blueprint.arguments(UserQuery, location="query")
+@blueprint.listing(LeastPrivilegeSchema)
+def list_least_privilege(query: dict[str, Any]) -> Listing:
+    """List what users hold against what they used in 90 days, newest users first."""
+    return listing("users", "list_least_privilege", **query)
+
+
+@blueprint.get("/users/<user_id>/least-privilege")
+@needs("users:read")
+@blueprint.response(200, LeastPrivilegeSchema)
+def get_least_privilege(user_id: str) -> Any:
+    """Show what a user holds against what they used in 90 days."""
+    return call("users", "get_least_privilege", user_id=user_id)
+
+
+@blueprint.post("/users/<user_id>/shrink")
+@needs("users:admin")
+@blueprint.arguments(ReasonSchema)
+@blueprint.response(200, UserSchema)
+def shrink_user(body: dict[str, Any], user_id: str) -> Any:
+    """Replace a user's roles by the least that cover what they used in 90 days; it never gives anything."""
+    user = call("users", "shrink_user", user_id=user_id, **body)
+    authorization.ask_again()
+    return user
 
 
 @blueprint.get("/users/<user_id>/sessions")

@@ -234,6 +234,34 @@ class AccessSchema(Schema):
     grants = fields.List(fields.Nested(GrantSchema), required=True)
 
 
+class ModuleUseSchema(Schema):
+    """Of one module: the level that is granted without an end, the one that was used, how often, and when last."""
+
+    module = fields.Word(MODULES, required=True)
+    granted = fields.Word(LEVELS, required=True)
+    used = fields.Word(LEVELS, required=True)
+    uses = fields.Integer(required=True)
+    last_used_at = fields.Timestamp(required=True, allow_none=True)
+
+
+class LeastPrivilegeSchema(Schema):
+    """What a user holds against what they used since `from`.
+
+    `excess` is what nobody needed, `least` what covers the use, `least_roles` the existing roles that give exactly
+    that, null where shrinking would make a role for it.
+    """
+
+    user_id = fields.Text(required=True)
+    username = fields.Text(required=True)
+    status = fields.Word(USER_STATUSES, required=True)
+    roles = fields.List(fields.Text(), required=True)
+    from_time = fields.Timestamp(required=True, data_key="from")
+    modules = fields.List(fields.Nested(ModuleUseSchema), required=True)
+    excess = fields.List(fields.Text(), required=True)
+    least = _permissions(required=True)
+    least_roles = fields.List(fields.Text(), required=True, allow_none=True)
+
+
 class NewRoleSchema(Schema):
     """A role to add. Modules that are not named have the level `none`."""
 

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.audit import queries, usecases, verification
-from shared.contracts.audit import ChainReport, LogDetailView, LogPage, LogStats
+from shared.contracts.audit import ChainReport, LogDetailView, LogPage, LogStats, UsedPermission
 from shared.database import Database
 from shared.events import Envelope
 from shared.messaging import handles_batch
@@ -39,6 +39,12 @@ class AuditService:
     @query("logs:read")
     def log_stats(self, session: Session, passport: Passport, **filters: Any) -> LogStats:
         return queries.log_stats(session, passport, **filters)
+
+    @query("logs:read")
+    def summarize_actions_of_actors(
+        self, session: Session, passport: Passport, *, actor_ids: list[str], from_time: str
+    ) -> dict[str, list[UsedPermission]]:
+        return queries.summarize_actions_of_actors(session, actor_ids=actor_ids, from_time=from_time)
 
     @query("logs:read")
     def verify_chain(self, session: Session, passport: Passport, **span: Any) -> ChainReport:

@@ -1,5 +1,6 @@
 """What users offers over the bus. The gateway signs people in here, and asks what their sessions are good for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from environs import Env
@@ -8,11 +9,22 @@ from nameko.extensions import DependencyProvider
 from services.users import queries
 from services.users.sealing import SecretCipher
 from services.users.tokens import SigningKeys
-from services.users.usecases import api_keys, grants, merchants, roles, sessions, signing_keys, totp, users
+from services.users.usecases import (
+    api_keys,
+    grants,
+    least_privilege,
+    merchants,
+    roles,
+    sessions,
+    signing_keys,
+    totp,
+    users,
+)
 from shared.contracts.users import (
     AccessView,
     ApiKeyWithSecretView,
     Introspection,
+    LeastPrivilegeView,
     MerchantView,
     MeView,
     RoleView,
@@ -24,12 +36,14 @@ from shared.contracts.users import (
 )
 from shared.database import Database
 from shared.paging import LIMIT_DEFAULT, Page
-from shared.passport import Passport
-from shared.rpc.entrypoints import command, query, rpc
+from shared.passport import Passport, service_passport
+from shared.rpc.entrypoints import RpcClient, command, query, rpc
+from shared.rpc.wire import Answer, current_call
 from shared.ticks import every
 
 HOUSEKEEPING_SECONDS = 3600
 DUE_GRANTS_SECONDS = 1
+AUDIT_SECONDS_MAX = 8
 
 
 class SigningKeyFile(DependencyProvider):
@@ -59,6 +73,7 @@ class UsersService:
     database = Database()
     signing_keys: SigningKeys = SigningKeyFile()
     totp_cipher: SecretCipher = TotpKey()
+    audit = RpcClient("audit")
 
     # These four see to their own transactions, since a refusal leaves a mark, and keep no answer under an
     # idempotency key, since what they are asked and what they answer are secrets.
@@ -160,6 +175,34 @@ class UsersService:
     @query("users:read")
     def get_user_access(self, session: Any, passport: Passport, *, user_id: str) -> AccessView:
         return queries.get_user_access(session, passport, user_id=user_id)
+
+    # The figures are audit's, and nobody is called inside a transaction: these three see to their own.
+
+    @rpc("users:read", is_repeatable=True)
+    def get_least_privilege(self, passport: Passport, *, user_id: str) -> LeastPrivilegeView:
+        return least_privilege.get_least_privilege(self.database.run, self._used, passport, user_id=user_id)
+
+    @rpc("users:read", is_repeatable=True)
+    def list_least_privilege(
+        self, passport: Passport, *, limit: int = LIMIT_DEFAULT, cursor: str | None = None, **filters: Any
+    ) -> Page:
+        return least_privilege.list_least_privilege(
+            self.database.run, self._used, passport, limit=limit, cursor=cursor, **filters
+        )
+
+    @rpc("users:admin")
+    def shrink_user(self, passport: Passport, *, user_id: str, reason: str) -> Answer:
+        return least_privilege.shrink_once(self.database.run, self._used, passport, user_id=user_id, reason=reason)
+
+    def _used(self, user_ids: Sequence[str], from_time: str) -> least_privilege.Used:
+        used: least_privilege.Used = self.audit.call(
+            "summarize_actions_of_actors",
+            passport=service_passport("users", request_id=current_call.get().passport.request_id),
+            timeout=AUDIT_SECONDS_MAX,
+            actor_ids=list(user_ids),
+            from_time=from_time,
+        )
+        return used
 
     @query("users:read")
     def list_permission_holders(

@@ -54,6 +54,14 @@ class LogView(TypedDict):
     changes: dict[str, Any] | None
 
 
+class UsedPermission(TypedDict):
+    """How often somebody used a permission, written as `cards:operate`, and when last."""
+
+    permission: str
+    uses: int
+    last_used_at: str
+
+
 class ChainPlace(TypedDict):
     """Where a row stands in the chain; `is_intact` says that its hash and its link to the row before hold."""
 

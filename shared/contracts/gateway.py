@@ -14,6 +14,7 @@ class _OfCall:
     path: what was asked for, cut to 300 characters.
     outcome: success, denied (401, 403), refused (another 4xx) or failed (5xx).
     code: the problem's code; None for a success.
+    permission: what the route asks for, such as `cards:operate`; None where it asks for nothing more than a caller.
     """
 
     service: ClassVar[str] = "gateway"
@@ -27,6 +28,7 @@ class _OfCall:
     outcome: str
     code: str | None = None
     merchant_id: str | None = None
+    permission: str | None = None
 
     def resource_id(self) -> str:
         """Return nothing: the envelope names the resource that the route is about."""

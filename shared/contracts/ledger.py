@@ -336,6 +336,9 @@ class TooManyChanges(PayloadTooLarge):
     """A batch has at most 10 000 changes."""
 
 
+ADMIN_TYPES: Final = (326, 335, 341, 342)  # what a person adjusts: needs `ledger:admin`, whatever the route asks for
+
+
 @dataclass(frozen=True, kw_only=True)
 class BalancesChanged(Event):
     """Entries were posted, at most `EVENT_ENTRIES_MAX` in one event. `entries` are the views of `EntryView`.

@@ -198,6 +198,34 @@ class AccessView(TypedDict):
     grants: list[GrantView]
 
 
+class ModuleUseView(TypedDict):
+    """Of one module: the level that is granted without an end, the one that was used, how often, and when last."""
+
+    module: str
+    granted: str
+    used: str
+    uses: int
+    last_used_at: str | None
+
+
+class LeastPrivilegeView(TypedDict):
+    """What a user holds against what they used since `from_time`.
+
+    `excess` is what nobody needed, `least` what covers the use, `least_roles` the existing roles that give exactly
+    that, null where shrinking would make a role for it.
+    """
+
+    user_id: str
+    username: str
+    status: str
+    roles: list[str]
+    from_time: str
+    modules: list[ModuleUseView]
+    excess: list[str]
+    least: dict[str, str]
+    least_roles: list[str] | None
+
+
 class HolderView(TypedDict):
     """Somebody who can do something: `type` is user or api_key, `level` the one they hold, `roles` what gives it."""
 
@@ -360,6 +388,15 @@ class UserCreated(_OfUser, Event):
 class UserUpdated(_OfUser, Event):
     """Fields of a user were changed."""
 
+    changes: Changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserShrunk(_OfUser, Event):
+    """A user's roles were replaced by the least that cover what they used; `excess` is what went."""
+
+    reason: str
+    excess: list[str]
     changes: Changes
 
 

@@ -38,6 +38,7 @@ def test_call_is_recorded(gateway: Gateway, services: FakeServices, records: Rec
     assert (payload["method"], payload["route"]) == ("POST", "/api/v1/lamps/{lamp_id}/break")
     assert (payload["path"], payload["status"], payload["outcome"]) == ("/api/v1/lamps/l1/break", 200, "success")
     assert payload["duration_ms"] > 0
+    assert payload["permission"] == "cards:admin"
     assert event_of(record) is not None  # type: ignore[arg-type]
 
 

@@ -64,6 +64,17 @@ ACCESS = {
     "roles": [ROLE],
     "grants": [],
 }
+LEAST_PRIVILEGE = {
+    "user_id": "usr_1",
+    "username": "dora",
+    "status": "active",
+    "roles": ["operator"],
+    "from_time": NOW,
+    "modules": [{"module": "cards", "granted": "operate", "used": "read", "uses": 3, "last_used_at": NOW}],
+    "excess": ["cards:operate"],
+    "least": {"cards": "read"},
+    "least_roles": None,
+}
 ENROLMENT = {"otpauth_uri": "otpauth://totp/x", "secret": "ABCD", "recovery_codes": ["aaaa-bbbb"]}
 EVERYBODY = {"alice", "bob", "dora"}
 REASON = {"reason": "because"}
@@ -81,6 +92,9 @@ ROUTES: list[tuple[str, str, Any, str, Any, set[str]]] = [
     ("POST", "/auth/totp", None, "begin_totp", ENROLMENT, EVERYBODY),
     ("POST", "/auth/totp/confirm", {"otp": "123456"}, "confirm_totp", None, EVERYBODY),
     ("DELETE", "/auth/totp", {"password": "x"}, "remove_totp", None, EVERYBODY),
+    ("GET", "/users/least-privilege", None, "list_least_privilege", LIST, EVERYBODY),
+    ("GET", "/users/usr_1/least-privilege", None, "get_least_privilege", LEAST_PRIVILEGE, EVERYBODY),
+    ("POST", "/users/usr_1/shrink", REASON, "shrink_user", USER, {"alice"}),
     ("GET", "/users/usr_1/access", None, "get_user_access", ACCESS, {"alice", "bob", "dora"}),
     ("GET", "/permissions/holders?permission=cards:read", None, "list_permission_holders", LIST, EVERYBODY),
     ("GET", "/users/usr_1/sessions", None, "list_user_sessions", LIST, {"alice"}),

@@ -247,3 +247,41 @@ def test_search_is_planned_for_its_own_values(log: Session) -> None:
     # A generic plan of `ilike $1` passes over the trigrams: seconds in place of milliseconds (PERFORMANCE.md).
     with queries.bounded_search(log):
         assert log.scalar(text("show plan_cache_mode")) == "force_custom_plan"
+
+
+def used_permissions(session: Session, *actors: str, **since: float) -> dict[str, list[tuple[str, int]]]:
+    from_time = rfc3339(ago(**(since or {"days": 90})))
+    actor_ids = [f"usr_{actor}" for actor in actors]
+    found = queries.summarize_actions_of_actors(session, actor_ids=actor_ids, from_time=from_time)
+    return {actor: [(use["permission"], use["uses"]) for use in uses] for actor, uses in found.items()}
+
+
+def test_used_permissions_are_counted_by_actor_from_calls_that_were_let_in(
+    session: Session, record: Callable[..., int]
+) -> None:
+    def call(permission: str | None, status: int = 200, **fields: Any) -> Any:
+        made = api_call(status, **fields)
+        made["payload"]["permission"] = permission
+        return made
+
+    record(
+        call("cards:read", at=ago(hours=2), actor="Bob"),
+        call("cards:read", at=ago(hours=1), actor="Bob"),
+        call("cards:operate", status=409, at=ago(hours=1), actor="Bob"),  # let in, and refused for another reason
+        call("users:admin", status=403, at=ago(hours=1), actor="Bob"),
+        call(None, at=ago(hours=1), actor="Bob"),
+        call("orders:read", at=ago(days=89), actor="Bob"),
+        call("logs:read", at=ago(days=91), actor="Bob"),
+        call("ledger:read", at=ago(hours=1), actor="Charlie"),
+        balances_changed([entry(1, type=331)], at=ago(hours=1), actor="Charlie"),
+        balances_changed([entry(2, type=341), entry(3, type=335)], at=ago(hours=1), actor="Alice"),
+        envelope("OrderCreated", "orders", at=ago(hours=1), actor="Alice", payload={"type": "recharge"}),
+    )
+    assert used_permissions(session, "bob", "charlie", "alice", "nobody") == {
+        "usr_bob": [("cards:operate", 1), ("cards:read", 2), ("orders:read", 1)],
+        "usr_charlie": [("ledger:read", 1)],
+        "usr_alice": [("ledger:admin", 2)],  # adjustments ask for more than their route
+        "usr_nobody": [],
+    }
+    last = queries.summarize_actions_of_actors(session, actor_ids=["usr_bob"], from_time=rfc3339(ago(days=1)))
+    assert {use["permission"]: use["last_used_at"] for use in last["usr_bob"]}["cards:read"] == rfc3339(ago(hours=1))
