@@ -5,7 +5,7 @@ A million rows are an ordinary day: they go in by one statement a batch. `log_qu
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import select, text
@@ -79,7 +79,8 @@ def tell(
 ) -> None:
     """Write into the log what was done to devices. acts: device, merchant, card, action, detail."""
     device_ids, merchant_ids, card_ids, actions, details = zip(*acts, strict=True)
-    _make_partitions(session, [utc_now()])
+    now = utc_now()
+    _make_partitions(session, [now, now + timedelta(days=1)])  # the rows bear the database's time, not ours
     values = {
         "device_ids": list(device_ids),
         "merchant_ids": list(merchant_ids),
