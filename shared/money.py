@@ -27,6 +27,11 @@ def _digits_by_currency() -> dict[str, int]:
     return iso | BEYOND_ISO_4217
 
 
+def currencies() -> list[str]:
+    """Return every currency that money can be held in."""
+    return sorted(_digits_by_currency())
+
+
 def fraction_digits(currency: str) -> int:
     """Return how many fraction digits the currency has.
 

@@ -6,6 +6,7 @@ from gateway.schemas import fields
 from gateway.schemas.base import PageQuery, Schema, TimeRangeQuery
 from gateway.schemas.ledger import EntrySchema
 from gateway.schemas.mismatches import MismatchSchema
+from gateway.schemas.statements import UpstreamRecordSchema
 
 KINDS: Final = ("recharge", "purchase", "renewal", "payment", "withdraw", "paid_reset")
 STATUSES: Final = ("pending", "failed", "settled", "partially_refunded", "refunded")
@@ -73,6 +74,7 @@ class OrderDetailSchema(OrderSchema):
     fee_source = fields.Word(FEE_SOURCES, required=True, allow_none=True)
     entries = fields.List(fields.Nested(EntrySchema), required=True)
     history = fields.List(fields.Nested(OrderActSchema), required=True)
+    upstream_records = fields.List(fields.Nested(UpstreamRecordSchema), required=True)
     mismatches = fields.List(fields.Nested(MismatchSchema), required=True)
 
 

@@ -6,6 +6,7 @@ refund_order, get_order, list_orders, transfer_card_money, find_card_account,
 list_card_balance_logs,
 archive_entries, list_archives, get_archive, verify_archive, list_archived_entries,
 create_channel, update_channel, list_channels, get_channel, receive_callback,
+begin_statement, add_statement_chunk, finish_statement, abandon_statement, list_statements, get_statement,
 read_daily_checks, list_daily_check_rows, read_monthly_figures, close_day, list_closed_days,
 create_reconciliation, reconcile_day, list_reconciliations, get_reconciliation, compare_reconciliations,
 list_mismatches, list_mismatch_groups, get_mismatch, reconcile_mismatch, ignore_mismatch, reopen_mismatch,
@@ -13,7 +14,7 @@ act_on_mismatches, preview_correction, correct_mismatch, approve_correction, rej
 list_corrections, get_correction.
 Calls: users.get_merchant.
 Emits: BalancesChanged, LargeChangeDetected, LedgerVerified, OrderCreated, OrderSettled, OrderFailed, OrderRefunded,
-EntriesArchived, ChannelCreated, ChannelUpdated, UpstreamReported,
+EntriesArchived, ChannelCreated, ChannelUpdated, UpstreamReported, StatementImported, StatementRefused,
 ReconciliationFinished, MismatchFound, MismatchesFound, MismatchHealed,
 MismatchesHealed, DayClosed, MismatchReconciled, MismatchIgnored, MismatchReopened, CorrectionProposed,
 CorrectionApproved, CorrectionRejected, CorrectionApplied, CorrectionReversed.

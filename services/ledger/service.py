@@ -15,6 +15,7 @@ from services.ledger.calls.entries import EntryCalls
 from services.ledger.calls.mismatches import MismatchCalls
 from services.ledger.calls.orders import OrderCalls
 from services.ledger.calls.reconciliations import ReconciliationCalls
+from services.ledger.calls.statements import StatementCalls
 from shared.contracts.settings import ParameterChanged
 from shared.contracts.users import MerchantCreated, MerchantUpdated
 from shared.messaging import handles
@@ -33,6 +34,7 @@ class LedgerService(
     BookCalls,
     ChannelCalls,
     CallbackCalls,
+    StatementCalls,
     ReconciliationCalls,
     MismatchCalls,
 ):

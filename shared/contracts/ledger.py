@@ -11,6 +11,7 @@ from shared.events import Event
 
 if TYPE_CHECKING:
     from shared.contracts.mismatches import MismatchView
+    from shared.contracts.statements import UpstreamRecordView
 
 BATCH_CHANGES_MAX: Final = 10_000
 EVENT_ENTRIES_MAX: Final = 500
@@ -212,6 +213,7 @@ class OrderDetailView(OrderView):
     fee_source: str | None
     entries: list[EntryView]
     history: list[OrderActView]
+    upstream_records: "list[UpstreamRecordView]"
     mismatches: "list[MismatchView]"
 
 

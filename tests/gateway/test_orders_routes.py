@@ -67,7 +67,8 @@ def test_act_reaches_the_ledger_with_its_number(gateway: Any, services: Any, ver
 
 
 def test_detail_has_entries_and_history(gateway: Any, services: Any) -> None:
-    detail = ORDER | {"fee_percent": "0.6", "fee_source": "channel", "entries": [ENTRY], "history": [ACT], "mismatches": []}
+    more = {"entries": [ENTRY], "history": [ACT], "upstream_records": [], "mismatches": []}
+    detail = ORDER | {"fee_percent": "0.6", "fee_source": "channel"} | more
     services.answer("ledger", "get_order", detail)
     assert gateway.dora.get("/api/v1/orders/P-1").json == detail
 

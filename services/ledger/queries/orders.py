@@ -14,6 +14,7 @@ from services.ledger.models.mismatches import correction_entries
 from services.ledger.models.orders import order_act_view, order_history, order_view, orders
 from services.ledger.queries.mismatches import mismatches_of_order
 from services.ledger.queries.pages import in_scope, instant, plan_for_these_values, position
+from services.ledger.queries.statements import records_of_order
 from shared.contracts.ledger import EntryView, OrderActView, OrderDetailView, OrderNotFound, OrderPage
 from shared.paging import encode_cursor
 from shared.passport import Passport
@@ -78,6 +79,7 @@ def get_order(session: Session, passport: Passport, *, order_no: str) -> OrderDe
         "fee_source": order.fee_source,
         "entries": _entries(session, order),
         "history": _history(session, order),
+        "upstream_records": records_of_order(session, order),
         "mismatches": mismatches_of_order(session, order),
     }
 

@@ -1,0 +1,81 @@
+"""Reads of statements and of upstream records. Statements are of all merchants; an order's records are the order's."""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.ledger.models.entries import microseconds
+from services.ledger.models.statements import statement_view, statements, upstream_record_view, upstream_records
+from services.ledger.queries.pages import instant
+from shared.contracts.statements import (
+    StatementNotFound,
+    StatementPage,
+    StatementsAreForAll,
+    StatementView,
+    UpstreamRecordView,
+)
+from shared.paging import InvalidCursor, decode_cursor, encode_cursor
+from shared.passport import Passport
+
+RECORDS_OF_ORDER_MAX: Final = 200
+_AT_MICROSECONDS = microseconds(statements.c.created_at).label("at_microseconds")
+
+
+def require_all_merchants(passport: Passport) -> None:
+    """Refuse whoever does not see all merchants. Raises: StatementsAreForAll."""
+    if passport.merchants is not None:
+        raise StatementsAreForAll
+
+
+def list_statements(
+    session: Session,
+    passport: Passport,
+    *,
+    limit: int,
+    cursor: str | None,
+    channel: str | None = None,
+    status: str | None = None,
+) -> StatementPage:
+    """Return one page of statements, newest first; uploads that came to nothing only when they are asked for.
+
+    Raises: StatementsAreForAll, InvalidCursor.
+    """
+    require_all_merchants(passport)
+    c = statements.c
+    conditions = [c.status == status] if status is not None else [c.status != "abandoned"]
+    if channel is not None:
+        conditions.append(c.channel == channel)
+    if cursor:
+        at, statement_id = decode_cursor(cursor, length=2)
+        if type(at) is not int or not 0 <= at < 2**63 or type(statement_id) is not str:
+            raise InvalidCursor.of_field("cursor", InvalidCursor.title)
+        conditions.append(sa.tuple_(c.created_at, c.id) < (instant(at), statement_id))
+    query = sa.select(statements, _AT_MICROSECONDS).where(*conditions)
+    rows = session.execute(query.order_by(c.created_at.desc(), c.id.desc()).limit(limit + 1)).all()
+    shown = rows[:limit]
+    return {
+        "items": [statement_view(row) for row in shown],
+        "next_cursor": encode_cursor([shown[-1].at_microseconds, shown[-1].id]) if len(rows) > limit else None,
+    }
+
+
+def get_statement(session: Session, passport: Passport, *, statement_id: str) -> StatementView:
+    """Return a statement. Raises: StatementsAreForAll, StatementNotFound."""
+    require_all_merchants(passport)
+    row = session.execute(sa.select(statements).where(statements.c.id == statement_id)).first()
+    if row is None:
+        raise StatementNotFound
+    return statement_view(row)
+
+
+def records_of_order(session: Session, order: Any) -> list[UpstreamRecordView]:
+    """Return what the order's channel says of it, the last first; the caller has seen to it that they may see it."""
+    c = upstream_records.c
+    query = (
+        sa.select(upstream_records)
+        .where(c.order_no == order.order_no, c.channel == order.channel)
+        .order_by(c.occurred_at.desc(), c.id.desc())
+        .limit(RECORDS_OF_ORDER_MAX)
+    )
+    return [upstream_record_view(row) for row in session.execute(query)]
