@@ -19,6 +19,7 @@ from shared.contracts.cards import (
     CardPage,
     CardView,
     KeyUsageView,
+    ModuleDisabled,
     RevealedCardView,
 )
 from shared.contracts.settings import ParameterChanged
@@ -29,6 +30,7 @@ from shared.events import Envelope
 from shared.messaging import handles
 from shared.passport import Passport
 from shared.rpc.entrypoints import command, query
+from shared.rpc.wire import Call
 from shared.ticks import every
 
 RESEAL_PAUSE_SECONDS = 0.02  # others' calls come first
@@ -42,6 +44,16 @@ class CardsService(BinCalls, DeviceCalls, ImportCalls, MoneyCalls):
     database = Database()
     parameters = Parameters()
     merchants = Merchants()
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether this installation uses cards."""
+        return bool(self.parameters.get("modules.cards.enabled"))
+
+    def admit(self, call: Call) -> None:
+        """Take no call while cards are switched off, but those of whoever runs the system. Raises: ModuleDisabled."""
+        if not self.is_enabled and call.passport.actor_type != "system":
+            raise ModuleDisabled
 
     @query("cards:read")
     def list_cards(self, session: Session, passport: Passport, **filters: Any) -> CardPage:

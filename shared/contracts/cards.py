@@ -134,6 +134,10 @@ class KeyUsageView(TypedDict):
     cards: dict[str, int]
 
 
+class ModuleDisabled(Conflict):
+    """Cards are switched off: the parameter modules.cards.enabled is false."""
+
+
 class CardNotFound(NotFound):
     """There is no such card."""
 

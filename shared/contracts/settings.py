@@ -39,8 +39,8 @@ PARAMETERS: Final[dict[str, Parameter]] = {
             key="cards.device_grace_seconds",
             type="integer",
             default=120,
-            description="How much later than `cards.device_heartbeat_seconds` a device may be heard of before it counts "
-            "as offline, which is told once.",
+            description="How much later than `cards.device_heartbeat_seconds` a device may be heard of before it "
+            "counts as offline, which is told once.",
             affects=("cards",),
             unit="seconds",
             minimum=0,
@@ -80,8 +80,8 @@ PARAMETERS: Final[dict[str, Parameter]] = {
             key="ledger.correction_approval_threshold",
             type="decimal",
             default="1000.00",
-            description="A correction of a mismatch that is about more than this absolute amount waits for the approval of "
-            "a second person. 0 has each of them wait that is about money at all.",
+            description="A correction of a mismatch that is about more than this absolute amount waits for the "
+            "approval of a second person. 0 has each of them wait that is about money at all.",
             affects=("ledger",),
             unit="amount, in the order's own currency",
             minimum="0",
@@ -130,6 +130,14 @@ PARAMETERS: Final[dict[str, Parameter]] = {
             unit="months",
             minimum=0,
             maximum=240,
+        ),
+        Parameter(
+            key="modules.cards.enabled",
+            type="boolean",
+            default=True,
+            description="Whether cards are used. Switched off, all their routes answer 409 `module_disabled`, no "
+            "device is missed, and nothing is lost.",
+            affects=("cards",),
         ),
         Parameter(
             key="system.timezone",

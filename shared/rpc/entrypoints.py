@@ -131,11 +131,16 @@ def rpc(permission: str | None, *, is_repeatable: bool = False) -> Callable[[Any
 
 
 def _in_call(service: Any, call: Call, permission: str | None, work: Callable[[], Answer]) -> Answer | ServiceError:
-    """Check the permission and do the work, with the call known to outbox and logs. A refusal is a value here."""
+    """Check the permission and do the work, with the call known to outbox and logs. A refusal is a value here.
+
+    A service that has a method `admit` is asked, too, whether it takes the call; it raises where it does not.
+    """
     call_token, log_token = current_call.set(call), request_id_var.set(call.passport.request_id)
     try:
         if permission is not None:
             call.passport.require(permission)
+        if (admit := getattr(service, "admit", None)) is not None:
+            admit(call)
         return _with_merchants(service, work)
     except ServiceError as refusal:
         return refusal

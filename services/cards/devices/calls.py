@@ -102,6 +102,8 @@ class DeviceCalls:
 
     @every(seconds=LOOK_SECONDS)
     def miss_devices(self) -> None:
+        if not self.parameters.get("modules.cards.enabled"):
+            return  # nobody is heard, so nobody is missed; switched on again, devices have their grace from then on
         rule = self.heartbeat_rule()
         resumed_at = self.database.run(heartbeats.look)
         missed = heartbeats.DEVICES_PER_LOOK

@@ -1,5 +1,6 @@
 """The registry of parameters: each has a valid default, is read by whom it says, and is explained to people."""
 
+import json
 import re
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def test_every_parameter_is_documented_and_nothing_else_is() -> None:
 @EVERY_PARAMETER
 def test_document_tells_default_and_readers(parameter: Parameter) -> None:
     section = DOCUMENT.read_text().split(f"### `{parameter.key}`\n")[1].split("\n### ")[0]
-    assert f"`{parameter.default}`" in section
+    shown = json.dumps(parameter.default) if isinstance(parameter.default, bool) else parameter.default
+    assert f"`{shown}`" in section
     for service in parameter.affects:
         assert service in section
