@@ -55,12 +55,17 @@ class CallbackView(TypedDict):
 
 
 class OrderSyncView(TypedDict):
-    """How many pending orders were asked for, and what the answers came to. `unreachable` channels were given up."""
+    """What asking for pending orders came to: how many were asked for, and how often each outcome followed.
+
+    `unanswered` counts the questions without a proper answer; a channel that leaves several in a row without one is
+    asked no more this time, and named in `unreachable`. `next_cursor` is None when all were asked for.
+    """
 
     asked: int
     outcomes: dict[str, int]
     unanswered: int
     unreachable: list[str]
+    next_cursor: str | None
 
 
 class ChannelNotFound(NotFound):

@@ -87,14 +87,15 @@ def read_payment(content: Any, *, statuses: Mapping[str, str], default_time: dat
     )
 
 
-def payment_to_believe(payments: Sequence[Payment], upstream_ref: str | None) -> Payment | None:
-    """Return the payment of an order that counts: the one of this reference, else what was paid, else the latest."""
-    of_reference = [payment for payment in payments if payment.upstream_ref == upstream_ref]
-    if of_reference or upstream_ref is not None:
-        return of_reference[-1] if of_reference else None
-    paid = [payment for payment in payments if payment.status in ("success", "refunded")]
-    latest = sorted(paid or payments, key=lambda payment: payment.occurred_at)
-    return latest[0] if paid else (latest[-1] if latest else None)
+def payment_that_leads(payments: Sequence[Payment]) -> Payment | None:
+    """Return the payment that an order follows: the first paid one, else the latest that may be yet, else the latest.
+
+    A first attempt that failed says nothing while a second is under way.
+    """
+    by_time = sorted(payments, key=lambda payment: payment.occurred_at)
+    paid = [payment for payment in by_time if payment.status in ("success", "refunded")]
+    pending = [payment for payment in by_time if payment.status == "pending"]
+    return next(iter(paid or reversed(pending or by_time)), None)
 
 
 def differing(order: Order, payment: Payment) -> list[str]:

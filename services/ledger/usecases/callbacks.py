@@ -5,7 +5,7 @@ order, so that a crowd of callbacks asks once.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from hashlib import sha256
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from services.ledger.adapters.answers import Channel
 from services.ledger.cipher import ChannelCipher
-from services.ledger.domain.payments import Outcome, Payment, outcome_of, payment_to_believe, read_payment
+from services.ledger.domain.payments import Outcome, Payment, outcome_of, read_payment
 from services.ledger.models.callbacks import callbacks
 from services.ledger.signatures import BadSignature, check_signature
 from services.ledger.usecases.payments import (
@@ -29,6 +29,7 @@ from services.ledger.usecases.payments import (
     ask_channel,
     find_order,
     open_channel,
+    take_answer,
     take_report,
     tell_report,
 )
@@ -141,8 +142,7 @@ def _ask_and_take(
     )
     if answer.fault is not None:
         raise ChannelUnreachable(retry_after_seconds=RETRY_AFTER_SECONDS)
-    believed = payment_to_believe(answer.payments, payment.upstream_ref)
-    return _take(books, passport, channel, report, digest, asked=True, believed=believed)
+    return _take(books, passport, channel, report, digest, answered=answer.payments)
 
 
 def _take(
@@ -152,12 +152,11 @@ def _take(
     report: Report,
     digest: bytes,
     *,
-    asked: bool = False,
-    believed: Payment | None = None,
+    answered: Sequence[Payment] | None = None,
 ) -> CallbackView:
-    """Note the callback and let the order follow, in one transaction. Where the platform was asked, its answer counts.
+    """Note the callback and let the order follow, in one transaction.
 
-    believed: the payment as the platform has it, None where it knows of none.
+    answered: the order's payments as the platform has them, which count; None where it was not asked.
     """
     threshold = books.threshold()
 
@@ -165,16 +164,17 @@ def _take(
         known = _known(session, channel, report.webhook_id or "", is_locked=True)
         if known is not None:
             return known
-        if not asked:
+        if answered is None:
             outcome = take_report(session, passport, channel, report, threshold=threshold)
-        elif believed is None:
+        elif all(payment.upstream_ref != report.payment.upstream_ref for payment in answered):
             order = find_order(session, channel, report.payment.order_no)
             outcome = Outcome.NOT_CONFIRMED
             tell_report(session, channel, report, outcome, order)
         else:
-            confirmed = Report(believed, "query", report.webhook_id)
-            outcome = take_report(session, passport, channel, confirmed, threshold=threshold)
-            if outcome is Outcome.NOTED and believed.status != report.payment.status:
+            outcome, lead = take_answer(
+                session, passport, channel, answered, threshold=threshold, webhook_id=report.webhook_id
+            )
+            if outcome is Outcome.NOTED and lead.status != report.payment.status:
                 outcome = Outcome.NOT_CONFIRMED
         return _note(session, channel, report, digest, outcome)
 

@@ -1,6 +1,6 @@
 """What follows for us from what a platform says of a payment: its record, and the order's next step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from services.ledger.adapters import ask
 from services.ledger.adapters.answers import Answer, Channel
 from services.ledger.cipher import ChannelCipher
-from services.ledger.domain.payments import Outcome, Payment, differing, outcome_of, payment_view
+from services.ledger.domain.payments import Outcome, Payment, differing, outcome_of, payment_that_leads, payment_view
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.models.callbacks import upstream_answers
 from services.ledger.models.channels import channels
@@ -119,24 +119,48 @@ def ask_channel(
     return answer
 
 
+def take_answer(
+    session: Session,
+    passport: Passport,
+    channel: Channel,
+    payments: Sequence[Payment],
+    *,
+    threshold: Threshold,
+    webhook_id: str | None = None,
+) -> tuple[Outcome, Payment]:
+    """Keep all payments of an order that a platform answered, at least one, and let the order follow one of them.
+
+    Returns: what followed, and the one that led. Emits and locks: as `take_report`.
+    """
+    lead = payment_that_leads(payments)
+    assert lead is not None
+    outcome = take_report(session, passport, channel, Report(lead, "query", webhook_id), threshold=threshold)
+    for payment in payments:
+        if payment is not lead:
+            _keep_record(session, channel, Report(payment, "query"))
+    return outcome, lead
+
+
 def take_report(
     session: Session, passport: Passport, channel: Channel, report: Report, *, threshold: Threshold
 ) -> Outcome:
     """Keep what a platform says of a payment as its record, and let the order follow it where it may.
 
     Returns: what followed. Money moves only where the order is pending and amount and currency are its own.
-    Emits: UpstreamReported; and OrderSettled, BalancesChanged, LargeChangeDetected, or OrderFailed.
+    Emits: UpstreamReported, unless an answer says what was known; OrderSettled, BalancesChanged, LargeChangeDetected,
+    or OrderFailed.
     Locks: the order, then its account.
     """
     payment = report.payment
     order = find_order(session, channel, payment.order_no, is_locked=True)
-    _keep_record(session, channel, report)
+    is_news = _keep_record(session, channel, report)
     outcome = outcome_of(order, payment)
     if outcome is Outcome.SETTLED:
         outcome = _settle(session, passport, payment, threshold)
     elif outcome is Outcome.FAILED:
         fail_order(session, passport, order_no=payment.order_no, reason=f"{channel.name}: {payment.upstream_ref}")
-    tell_report(session, channel, report, outcome, order)
+    if is_news or report.webhook_id is not None or outcome in (Outcome.SETTLED, Outcome.FAILED):
+        tell_report(session, channel, report, outcome, order)
     return outcome
 
 
@@ -170,9 +194,10 @@ def _settle(session: Session, passport: Passport, payment: Payment, threshold: T
     return Outcome.SETTLED
 
 
-def _keep_record(session: Session, channel: Channel, report: Report) -> None:
+def _keep_record(session: Session, channel: Channel, report: Report) -> bool:
+    """Return whether the record says anything new."""
     payment = report.payment
-    session.execute(
+    kept: Any = session.execute(
         _RECORD,
         {
             "channel": channel.code,
@@ -186,3 +211,4 @@ def _keep_record(session: Session, channel: Channel, report: Report) -> None:
             "source": report.source,
         },
     )
+    return bool(kept.rowcount)

@@ -311,6 +311,7 @@ def test_crowd_of_callbacks_asks_once(books: CallbackBooks, platform: QueryApi) 
         ([{"status": "failed"}], "failed", "failed"),
         ([{"amount": "9.00"}], "mismatched", "pending"),
         ([{"upstream_ref": "another"}], "not_confirmed", "pending"),
+        ([{"status": "failed"}, {"upstream_ref": "second", "status": "pending"}], "not_confirmed", "pending"),
     ],
 )
 def test_what_the_platform_says_when_asked_counts(
