@@ -93,6 +93,23 @@ select revoke_from_others('statement_chunks', 'update, truncate, references, tri
 select revoke_from_others('upstream_records', 'delete, truncate, references, trigger');
 """
 
+# The rows of a file wait in a temporary table until all of them are known to be right.
+_ALLOW_TEMPORARY = """
+do $$
+declare
+    other record;
+begin
+    for other in
+        select distinct grantee::regrole::text as role
+          from pg_database, aclexplode(datacl)
+         where datname = current_database() and privilege_type = 'CONNECT' and grantee not in (0, datdba)
+    loop
+        execute format('grant temporary on database %I to %s', current_database(), other.role);
+    end loop;
+end $$
+"""
+
 
 def upgrade() -> None:
     op.execute(_STATEMENTS)
+    op.execute(_ALLOW_TEMPORARY)

@@ -1,0 +1,133 @@
+"""A payment platform's file goes through the gateway into the books, once, whole, and whatever dies meanwhile."""
+
+import io
+import secrets
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from tests.e2e.conftest import Api, Platform, eventually
+
+HEADER = "upstream_ref,order_no,amount,fee,currency,status,time\n"
+
+
+@pytest.fixture
+def channel(platform: Platform) -> str:
+    """A fresh channel."""
+    code = f"pay-{secrets.token_hex(4)}"
+    answer = platform.admin.post("/channels", {"code": code, "name": code, "kind": "statement"})
+    assert answer.status_code == 201, answer.text
+    return code
+
+
+def rows(count: int, *, stem: str = "U", amount: str = "10.00") -> str:
+    return "".join(
+        f"{stem}{n:07},O-{stem}{n:07},{amount},0.06,CNY,success,2026-11-22T{n % 24:02}:{n % 60:02}:00Z\n"
+        for n in range(count)
+    )
+
+
+def send(api: Api, channel: str, content: Any, **query: str) -> requests.Response:
+    """Send a file as the body."""
+    data = content.encode() if isinstance(content, str) else content
+    headers = {"Content-Type": "text/csv"}
+    path = f"{api.url}/api/v1/channels/{channel}/statements"
+    return api.http.post(path, data=data, params=query, headers=headers, timeout=120)
+
+
+def finished(platform: Platform, statement_id: str) -> Any:
+    """Wait until a statement is imported or refused."""
+
+    def look() -> Any:
+        answer = platform.admin.get(f"/statements/{statement_id}")
+        return answer.status_code == 200 and answer.json()["status"] != "importing" and answer.json()
+
+    return eventually(look, within_seconds=90)
+
+
+def test_a_statement_becomes_records_that_an_order_shows(platform: Platform, channel: str) -> None:
+    merchant_id, number = platform.merchant(), f"R-{secrets.token_hex(6)}"
+    order = {
+        "order_no": number, "merchant_id": merchant_id, "user_id": "u", "kind": "recharge", "amount": "12.50",
+        "currency": "CNY", "channel": channel,
+    }  # fmt: skip
+    assert platform.admin.post("/orders", order).status_code == 201
+    content = HEADER + rows(10_000) + f"{number}-up,{number},12.50,0.10,CNY,success,2026-11-22T09:30:00+08:00\n"
+    form = {"file": ("day.csv", io.BytesIO(content.encode()), "text/csv")}
+    path = f"{platform.admin.url}/api/v1/channels/{channel}/statements"
+    sent = platform.admin.http.post(path, files=form, timeout=60)
+    assert sent.status_code in (201, 202), sent.text
+    statement = finished(platform, sent.json()["statement_id"])
+    assert (statement["status"], statement["rows_new"], statement["filename"]) == ("imported", 10_001, "day.csv")
+    assert (statement["rows_done"], statement["percent_done"]) == (10_001, 100)
+    [listed] = platform.admin.get("/statements", channel=channel).json()["items"]
+    assert listed == statement
+    operator = platform.person(roles=["operator"], merchants=[merchant_id])
+    [record] = operator.get(f"/orders/{number}").json()["upstream_records"]
+    assert (record["upstream_ref"], record["amount"], record["fee"], record["source"], record["line"]) == (
+        f"{number}-up", "12.50", "0.10", "statement", 10_002,
+    )  # fmt: skip
+    assert operator.get("/statements").json()["code"] == "statements_are_for_all"
+    assert send(operator, channel, content).json()["code"] == "statements_are_for_all"
+
+    twice = send(platform.admin, channel, content)
+    assert (twice.status_code, twice.json()["code"]) == (409, "statement_already_imported")
+    assert twice.json()["statement_id"] == statement["statement_id"]
+    later = send(
+        platform.admin, channel, content.replace("10.00", "11.00") + "U-new,,1.00,,CNY,pending,2026-11-22T09:30:00Z\n"
+    )
+    after = finished(platform, later.json()["statement_id"])
+    assert (after["rows_new"], after["rows_changed"], after["rows_unchanged"]) == (1, 10_000, 1)
+
+    def acts() -> set[str]:
+        found = platform.admin.get("/logs", resource_id=statement["statement_id"], limit=100).json()["items"]
+        return {row["action"] for row in found if row["log_type"] == "operation"}
+
+    eventually(lambda: "ledger.import_statement" in acts())
+
+
+def test_bad_rows_are_named_and_kept_out(platform: Platform, channel: str) -> None:
+    content = HEADER + rows(100) + "X1,O,1.234,,CNY,success,2026-11-22T09:30:00Z\nX2,O,1\n" + rows(3, stem="V")
+    refused = send(platform.admin, channel, content)
+    assert (refused.status_code, refused.json()["code"]) == (422, "statement_invalid")
+    assert [(fault["line"], fault["column"]) for fault in refused.json()["faults"]] == [(102, "amount"), (103, None)]
+    shown = platform.admin.get(f"/statements/{refused.json()['statement_id']}").json()
+    assert (shown["status"], shown["faults"]) == ("refused", refused.json()["faults"])
+    kept = send(platform.admin, channel, content, partial="true")
+    assert (kept.status_code, kept.json()["rows_new"], kept.json()["rows_refused"]) == (201, 103, 2)
+    assert send(platform.admin, "nowhere", content).json()["code"] == "channel_not_found"
+
+
+def test_a_body_without_a_length_comes_in_as_a_stream(platform: Platform, channel: str) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield HEADER.encode()
+        for n in range(30):
+            yield rows(1000, stem=f"S{n}-").encode()
+
+    sent = send(platform.admin, channel, pieces())
+    assert sent.status_code in (201, 202), sent.text
+    assert finished(platform, sent.json()["statement_id"])["rows_new"] == 30_000
+
+
+def test_a_ledger_that_is_killed_while_it_imports_imports_it_all_once(platform: Platform, channel: str) -> None:
+    count = 200_000
+    content = HEADER + rows(count) + '"Q",O-Q,1.00,,CNY,success,2026-11-22T09:30:00Z\n'  # so that each row is read
+    sent = send(platform.admin, channel, content)
+    assert sent.status_code == 202, sent.text
+    statement_id = sent.json()["statement_id"]
+    seen: list[int] = []
+
+    def is_under_way() -> bool:
+        view = platform.admin.get(f"/statements/{statement_id}").json()
+        seen.append(view["rows_done"])
+        return bool(view["status"] == "importing" and view["rows_done"] > 0)
+
+    eventually(is_under_way)
+    platform.system.kill("ledger", signal.SIGKILL)
+    statement = finished(platform, statement_id)
+    assert (statement["status"], statement["rows_new"], statement["rows_unchanged"]) == ("imported", count + 1, 0)
+    assert seen[-1] < count
+    platform.system.wait_ready()
