@@ -1,58 +1,36 @@
-"""What an archive is: the rows of a month as CSV, the chain that they must form, and which month may leave when."""
+"""What an archive is: the entries of a month as CSV, the chain that they must form, and which month may leave when."""
 
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Any, Final
 
-from services.ledger.domain.entries import digest_of
+from services.ledger.domain.entries import Entry, digest_of
 
 MONTHS_A_YEAR: Final = 12
 
 
-class ArchivedEntry(NamedTuple):
-    """A row of an archive, with the columns of `entries` in the order that the CSV has them."""
-
-    account_id: int
-    version: int
-    amount: int
-    balance_before: int
-    balance_after: int
-    type: int
-    counter_account: str | None
-    merchant_id: str
-    holder_type: str
-    holder_id: str
-    currency: str
-    order_no: str | None
-    channel: str | None
-    note: str | None
-    reason: str | None
-    actor_id: str
-    actor_name: str
-    actor_type: str
-    request_id: str
-    at_microseconds: int
-    digest: str
-
-
-COLUMNS: Final = ArchivedEntry._fields
-_NUMBERS: Final = frozenset(("account_id", "version", "amount", "balance_before", "balance_after", "type"))
+COLUMNS: Final = tuple(field.name for field in fields(Entry))  # of an archive's CSV, in this order
+_NUMBERS: Final = frozenset(
+    ("account_id", "version", "amount", "balance_before", "balance_after", "type", "at_microseconds")
+)
 _OPTIONAL: Final = frozenset(("counter_account", "order_no", "channel", "note", "reason"))
 
 
-def rows_of(content: bytes) -> Iterator[ArchivedEntry]:
-    """Return the rows of a part's CSV. An empty field is none: no text of an entry is empty."""
+def entries_of(content: bytes) -> Iterator[Entry]:
+    """Return the entries of a part's CSV. An empty field is none: no text of an entry is empty."""
     for values in csv.reader(io.StringIO(content.decode(), newline="")):
-        yield ArchivedEntry(*map(_read, COLUMNS, values))  # type: ignore[arg-type]  # `_read` makes each what it is
+        yield Entry(*map(_read, COLUMNS, values))
 
 
-def _read(column: str, value: str) -> int | str | None:
-    if column in _NUMBERS or column == "at_microseconds":
+def _read(column: str, value: str) -> Any:
+    if column in _NUMBERS:
         return int(value)
+    if column == "digest":
+        return bytes.fromhex(value)
     return None if column in _OPTIONAL and not value else value
 
 
@@ -73,7 +51,7 @@ class Chains:
         self.changed: set[int] = set()
         self.entries = 0
 
-    def add(self, row: ArchivedEntry) -> str | None:
+    def add(self, row: Entry) -> str | None:
         """Add the next entry of its account. Returns: what is wrong with it, if anything is."""
         opening = self.openings.setdefault(row.account_id, Opening())
         self.entries += 1
@@ -83,7 +61,7 @@ class Chains:
             row.version == opening.version + 1
             and row.balance_before == opening.balance
             and row.balance_after == row.balance_before + row.amount
-            and digest.hex() == row.digest
+            and digest == row.digest
         )
         opening.version, opening.balance, opening.digest = row.version, row.balance_after, digest
         return None if is_right else f"Entry {row.version} of account {row.account_id} is not what was posted."

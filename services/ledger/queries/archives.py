@@ -9,8 +9,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.ledger.domain.archives import ArchivedEntry, Chains, Opening, chained, rows_of
-from services.ledger.domain.entries import view_of
+from services.ledger.domain.archives import Chains, Opening, chained, entries_of
+from services.ledger.domain.entries import Entry, view_of
 from services.ledger.models.archives import archive_parts, archive_view, archived_openings, archives
 from services.ledger.models.entries import accounts
 from services.ledger.queries.pages import position
@@ -63,7 +63,7 @@ def verify_archive(session: Session, passport: Passport, *, archive_id: str) -> 
         digests.append(part.sha256)
         if sha256(content).digest() != part.sha256:
             faults.append(f"Part {part.part} is not what was archived.")
-        faults += [fault for row in rows_of(content) if (fault := chains.add(row)) is not None]
+        faults += [fault for row in entries_of(content) if (fault := chains.add(row)) is not None]
     if chained(archive.previous_digest, digests) != archive.digest:
         faults.append("The parts are not those that were archived.")
     if chains.entries != archive.entries:
@@ -93,11 +93,11 @@ def list_archived_entries(
     number, part_number, skipped = position(cursor, length=3) if cursor else (0, 0, 0)
     holders = None if user_id is None else _account_ids(session, user_id)
     wanted = {"holder_id": user_id, "merchant_id": merchant_id, "order_no": order_no}
-    found: list[ArchivedEntry] = []
+    found: list[Entry] = []
     parts = _parts_from(session, month, (number, part_number), holders)
     for part in parts[:PARTS_READ_MAX]:
         start = skipped if (part.number, part.part) == (number, part_number) else 0
-        for n, row in enumerate(rows_of(gzip.decompress(part.content))):
+        for n, row in enumerate(entries_of(gzip.decompress(part.content))):
             if n < start or not passport.sees(row.merchant_id) or not _is_wanted(row, wanted):
                 continue
             if len(found) == limit:
@@ -107,14 +107,14 @@ def list_archived_entries(
     return _page(found, None if following is None else [following.number, following.part, 0])
 
 
-def _page(rows: list[ArchivedEntry], place: list[int] | None) -> ArchivedEntryPage:
+def _page(rows: list[Entry], place: list[int] | None) -> ArchivedEntryPage:
     return {
         "items": [view_of(row) for row in rows],
         "next_cursor": None if place is None else encode_cursor(place),
     }
 
 
-def _is_wanted(row: ArchivedEntry, wanted: dict[str, str | None]) -> bool:
+def _is_wanted(row: Entry, wanted: dict[str, str | None]) -> bool:
     if wanted["holder_id"] is not None and row.holder_type != "user":
         return False
     return all(value is None or getattr(row, name) == value for name, value in wanted.items())
@@ -170,8 +170,8 @@ def _openings_before(session: Session, archive: Any) -> dict[int, Opening]:
     earlier = sa.select(archives.c.id).where(archives.c.number < archive.number).order_by(archives.c.number)
     for archive_id in session.scalars(earlier).all():
         for part in _parts(session, archive_id):
-            for row in rows_of(gzip.decompress(part.content)):
-                openings[row.account_id] = Opening(row.version, row.balance_after, bytes.fromhex(row.digest))
+            for row in entries_of(gzip.decompress(part.content)):
+                openings[row.account_id] = Opening(row.version, row.balance_after, row.digest)
     return openings
 
 

@@ -18,14 +18,14 @@ from sqlalchemy.orm import Session
 
 from services.ledger.domain.archives import (
     COLUMNS,
-    ArchivedEntry,
     Chains,
     Opening,
     chained,
+    entries_of,
     is_due,
     is_over,
-    rows_of,
 )
+from services.ledger.domain.entries import Entry
 from services.ledger.domain.orders import REFUND_TYPES
 from services.ledger.models.archives import archive_parts, archive_view, archived_openings, archives
 from services.ledger.models.entries import entries
@@ -206,21 +206,21 @@ def _archive_parts(session: Session, archive_id: str, month: date) -> tuple[list
     return parts, accounts
 
 
-def _contents(session: Session, month: date) -> Iterator[tuple[bytes, list[ArchivedEntry]]]:
+def _contents(session: Session, month: date) -> Iterator[tuple[bytes, list[Entry]]]:
     """Return the CSV of a month's entries, a part each, with its rows."""
     place = {"month": month, "account_id": 0, "version": 0, "limit": PART_ENTRIES}
     while True:
         cursor = session.connection().connection.cursor()
         with cursor.copy(_COPY_PART, place) as copy:
             content = b"".join(copy)
-        rows = list(rows_of(content))
+        rows = list(entries_of(content))
         if not rows:
             return
         yield content, rows
         place |= {"account_id": rows[-1].account_id, "version": rows[-1].version}
 
 
-def _openings(session: Session, rows: list[ArchivedEntry]) -> dict[int, Opening]:
+def _openings(session: Session, rows: list[Entry]) -> dict[int, Opening]:
     c = archived_openings.c
     known = session.execute(
         sa.select(archived_openings).where(c.account_id.between(rows[0].account_id, rows[-1].account_id))
