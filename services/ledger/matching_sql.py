@@ -2,11 +2,17 @@
 
 First the day's records and the day's paid orders are joined as they are, each read once; what agrees is done with.
 Whatever is left, a few in a thousand, is judged one by one through indexes, with all that any day knows of it.
+
+A statement of a million rows may have come in a moment ago, and PostgreSQL knows nothing of it yet. So the plan is laid
+down here: what is joined as a whole is not looped over (`RULES_OF_PLAN`), what is judged one by one is a lateral join
+that only the index on order numbers serves (a channel's name with nothing added has no index).
 """
 
 from typing import Final
 
 import sqlalchemy as sa
+
+RULES_OF_PLAN: Final = ("enable_nestloop = off", "jit = off")
 
 # The records and orders that a day is reconciled over, whatever became of them on other days.
 _OF_DAY: Final = """
@@ -27,7 +33,8 @@ with day_records as not materialized (
     select r.id as record_id
       from day_records r
      where exists (select from upstream_records x
-                    where x.channel = :channel and x.order_no = r.order_no and x.voided_by is null and x.id <> r.id)
+                    where x.channel || '' = :channel and x.order_no = r.order_no and x.voided_by is null
+                      and x.id <> r.id)
 )"""
 
 # What is open of this day is judged again wherever it went: a record may have moved to another day meanwhile.
@@ -72,17 +79,19 @@ _JUDGED: Final = """
            greatest(r.occurred_at, o.settled_at) as happened_at,
            r.occurred_at >= :starts_at and r.occurred_at < :ends_at as is_of_day
       from suspects s
-           join upstream_records r on r.id = s.record_id and r.channel = :channel and r.voided_by is null
+           cross join lateral (
+               select * from upstream_records where id = s.record_id and voided_by is null offset 0
+           ) as r
            left join lateral (
                select order_no, merchant_id, status, amount, currency, refunded, settled_at,
                       case status when 'settled' then 'success' when 'partially_refunded' then 'success'
                                   else status end as as_upstream
-                 from orders where order_no = r.order_no and channel = :channel
+                 from orders where order_no = r.order_no and channel || '' = :channel offset 0
            ) as o on true
            left join lateral (
                select x.id
                  from upstream_records x
-                where x.channel = :channel and x.order_no = r.order_no and x.voided_by is null
+                where x.channel || '' = :channel and x.order_no = r.order_no and x.voided_by is null
                 order by x.status in ('success', 'refunded') desc,
                          case when x.status in ('success', 'refunded') then x.occurred_at end,
                          case when x.status in ('success', 'refunded') then x.id end,
@@ -98,9 +107,16 @@ _JUDGED: Final = """
            o.status as local_status, o.amount as local_amount, o.currency as local_currency,
            null::text as upstream_status, 0::bigint as upstream_amount, o.settled_at as happened_at,
            o.settled_at >= :starts_at and o.settled_at < :ends_at as is_of_day
-      from unpaid u join orders o on o.order_no = u.order_no and o.channel = :channel and o.settled_at is not null
-     where not exists (select from upstream_records x
-                        where x.channel = :channel and x.order_no = o.order_no and x.voided_by is null)
+      from unpaid u
+           cross join lateral (
+               select * from orders
+                where order_no = u.order_no and channel || '' = :channel and settled_at is not null offset 0
+           ) as o
+           left join lateral (
+               select true as is_there from upstream_records x
+                where x.channel || '' = :channel and x.order_no = o.order_no and x.voided_by is null limit 1
+           ) as record on true
+     where record.is_there is null
 )"""
 
 # What may still come right waits for its grace, unless it is open already: what was found stays found until it is

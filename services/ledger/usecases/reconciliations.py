@@ -7,7 +7,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.ledger.matching_sql import MATCH, NOTE_FOUND
+from services.ledger.matching_sql import MATCH, NOTE_FOUND, RULES_OF_PLAN
 from services.ledger.models.reconciliations import reconciliation_view, reconciliations
 from services.ledger.queries.pages import plan_for_these_values
 from shared import outbox
@@ -99,8 +99,10 @@ def _match(session: Session, parameters: dict[str, Any]) -> Sequence[Any]:
     plan_for_these_values(session)
     session.execute(sa.text(f"set local statement_timeout = '{STATEMENT_SECONDS_MAX}s'"))
     session.execute(sa.text(f"set local work_mem = '{HASH_MEGABYTES}MB'"))
-    session.execute(sa.text("set local jit = off"))
+    for rule in RULES_OF_PLAN:
+        session.execute(sa.text(f"set local {rule}"))
     healed = session.execute(MATCH, parameters).all()
+    session.execute(sa.text("set local enable_nestloop = on"))
     session.execute(NOTE_FOUND, {"run_id": parameters["run_id"], "request_id": parameters["request_id"]})
     return healed
 
