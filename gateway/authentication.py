@@ -28,6 +28,7 @@ from shared.contracts.users import (
 from shared.errors import Unauthenticated
 from shared.passport import Passport
 from shared.permissions import allows
+from shared.times import parse_rfc3339, utc_now
 
 STATE_FRESH_SECONDS = 3.0
 STATE_GRACE_SECONDS = 60.0
@@ -51,6 +52,8 @@ class Caller:
 
     def __init__(self, state: Introspection, *, actor_type: str, session_id: str) -> None:
         self.must_change_password = state.get("must_change_password", False)
+        valid_until = state.get("valid_until")
+        self._valid_until = parse_rfc3339(valid_until) if valid_until else None
         merchants = state["merchants"]
         self._facts: dict[str, Any] = {
             "actor_id": state["actor_id"],
@@ -61,6 +64,11 @@ class Caller:
             "session_id": session_id,
         }
         self._passports: dict[tuple[str, str], Passport] = {}
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether some of what this caller held has ended by itself since users said so."""
+        return self._valid_until is not None and self._valid_until <= utc_now()
 
     def may(self, needed: str) -> bool:
         """Return whether the caller has a permission written as `cards:operate`."""
@@ -126,6 +134,10 @@ class Authenticator:
 
         key = (method, *question.values())
         caller = self._callers.get(key, fetch, timeout_seconds=timeout_seconds)
+        if caller is not None and caller.is_outdated:
+            # Not even while users is away does a grant last longer than it was given for.
+            self._callers.forget(key)
+            caller = self._callers.get(key, fetch, timeout_seconds=timeout_seconds)
         if caller is not None and caller.must_change_password:
             # Who has just changed it, perhaps by way of another process, is not to be told to change it again.
             self._callers.forget(key)

@@ -245,7 +245,7 @@ class ModuleUseSchema(Schema):
 
 
 class LeastPrivilegeSchema(Schema):
-    """What a user holds against what they used since `from`.
+    """What a user holds against what they used since that instant.
 
     `excess` is what nobody needed, `least` what covers the use, `least_roles` the existing roles that give exactly
     that, null where shrinking would make a role for it.
@@ -255,7 +255,7 @@ class LeastPrivilegeSchema(Schema):
     username = fields.Text(required=True)
     status = fields.Word(USER_STATUSES, required=True)
     roles = fields.List(fields.Text(), required=True)
-    from_time = fields.Timestamp(required=True, data_key="from")
+    since = fields.Timestamp(required=True)
     modules = fields.List(fields.Nested(ModuleUseSchema), required=True)
     excess = fields.List(fields.Text(), required=True)
     least = _permissions(required=True)

@@ -322,6 +322,9 @@ def _recovery_codes_left(session: Session, user: User) -> int:
 _SESSION_STATE = sa.text(
     """
     select users.id as actor_id, users.username as actor_name, users.must_change_password, users.sees_all_merchants,
+           least(sessions.expires_at, (select min(ends_at) from ending_grants
+                                        where ending_grants.user_id = users.id and ending_grants.ends_at > now()))
+               as valid_until,
            array(select roles.permissions from user_roles join roles on roles.name = user_roles.role_name
                   where user_roles.user_id = users.id
                  union all
@@ -340,7 +343,7 @@ _SESSION_STATE = sa.text(
 _API_KEY_STATE = sa.text(
     """
     select api_keys.id as actor_id, api_keys.name as actor_name, false as must_change_password,
-           api_keys.sees_all_merchants,
+           api_keys.sees_all_merchants, api_keys.expires_at as valid_until,
            array(select roles.permissions from api_key_roles join roles on roles.name = api_key_roles.role_name
                   where api_key_roles.api_key_id = api_keys.id) as permissions,
            array(select merchant_id from api_key_merchants where api_key_merchants.api_key_id = api_keys.id)
@@ -376,6 +379,7 @@ def _introspection(row: Any) -> Introspection:
         "permissions": highest(row.permissions),
         "merchants": merchant_list(sees_all=row.sees_all_merchants, merchant_ids=row.merchants),
         "must_change_password": row.must_change_password,
+        "valid_until": rfc3339(row.valid_until) if row.valid_until else None,
     }
 
 

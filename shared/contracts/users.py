@@ -161,7 +161,10 @@ class TokenPairView(TypedDict):
 
 
 class Introspection(TypedDict):
-    """What a session or an API key is good for right now; `active` false stands alone."""
+    """What a session or an API key is good for right now; `active` false stands alone.
+
+    valid_until: when some of it ends by itself, so that nobody relies on it any longer; None where nothing does.
+    """
 
     active: bool
     actor_id: NotRequired[str]
@@ -169,6 +172,7 @@ class Introspection(TypedDict):
     permissions: NotRequired[dict[str, str]]
     merchants: NotRequired[Merchants]
     must_change_password: NotRequired[bool]
+    valid_until: NotRequired[str | None]
 
 
 class SessionView(TypedDict):
@@ -209,7 +213,7 @@ class ModuleUseView(TypedDict):
 
 
 class LeastPrivilegeView(TypedDict):
-    """What a user holds against what they used since `from_time`.
+    """What a user holds against what they used since an instant, `since`.
 
     `excess` is what nobody needed, `least` what covers the use, `least_roles` the existing roles that give exactly
     that, null where shrinking would make a role for it.
@@ -219,7 +223,7 @@ class LeastPrivilegeView(TypedDict):
     username: str
     status: str
     roles: list[str]
-    from_time: str
+    since: str
     modules: list[ModuleUseView]
     excess: list[str]
     least: dict[str, str]

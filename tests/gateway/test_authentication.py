@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from datetime import timedelta
 from typing import Any
 
 import jwt
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import authentication
 from shared import errors
+from shared.times import rfc3339, utc_now
 from tests.gateway.conftest import Gateway
 from tests.gateway.people import AURORA, FakeServices
 
@@ -143,6 +145,24 @@ def test_while_users_is_away_what_it_last_said_holds_for_a_minute(
     assert gateway.charlie.get(MINE).status_code == 503
     now += 31
     assert gateway.bob.get(MINE).status_code == 503
+
+
+def test_what_ends_by_itself_ends_though_users_is_away(
+    gateway: Gateway, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends_at = utc_now() + timedelta(seconds=60)
+    services.sessions["ses_bob"] |= {"valid_until": rfc3339(ends_at)}
+    assert gateway.bob.get(MINE).status_code == 200
+    assert gateway.bob.get(MINE).status_code == 200
+    assert len(services.calls_of("users", "introspect_session")) == 1
+
+    services.answer("users", "introspect_session", errors.Unavailable())
+    monkeypatch.setattr(authentication, "utc_now", lambda: ends_at)
+    assert gateway.bob.get(MINE).status_code == 503
+
+    services.answer("users", "introspect_session", lambda session_id: services.sessions[session_id])
+    services.sessions["ses_bob"] |= {"valid_until": None, "permissions": {"cards": "none"}}
+    assert gateway.bob.get("/api/v1/lamps").get_json(force=True)["missing"] == "cards:read"
 
 
 def test_unknown_key_is_asked_for_but_not_at_each_request(

@@ -69,7 +69,7 @@ LEAST_PRIVILEGE = {
     "username": "dora",
     "status": "active",
     "roles": ["operator"],
-    "from_time": NOW,
+    "since": NOW,
     "modules": [{"module": "cards", "granted": "operate", "used": "read", "uses": 3, "last_used_at": NOW}],
     "excess": ["cards:operate"],
     "least": {"cards": "read"},

@@ -38,7 +38,7 @@ class LockPolicy:
 
 BY_USERNAME_AND_ADDRESS: Final = LockPolicy(failures_free=8, first_lock_seconds=15, lock_seconds_max=900)
 BY_USERNAME: Final = LockPolicy(failures_free=60, first_lock_seconds=15, lock_seconds_max=300)
-BY_ADDRESS: Final = LockPolicy(failures_free=60, first_lock_seconds=15, lock_seconds_max=300)
+BY_ADDRESS: Final = LockPolicy(failures_free=60, first_lock_seconds=15, lock_seconds_max=60)
 # Three codes of a million fit at any time. At an hour between guesses, half a lifetime finds none.
 BY_CODES: Final = LockPolicy(failures_free=5, first_lock_seconds=30, lock_seconds_max=3600, quiet_seconds=86_400)
 QUIET_SECONDS_MAX: Final = max(p.quiet_seconds for p in (BY_USERNAME_AND_ADDRESS, BY_USERNAME, BY_ADDRESS, BY_CODES))

@@ -96,7 +96,7 @@ def report(session: Session, user: User, used: Iterable[UsedPermission], *, sinc
         "username": user.username,
         "status": user.status,
         "roles": [role.name for role in user.roles],
-        "from_time": rfc3339(max(since, user.created_at)),
+        "since": rfc3339(max(since, user.created_at)),
         "modules": [_module(module, level, uses) for module, level in granted.items()],
         "excess": excess_of(granted, least),
         "least": least,

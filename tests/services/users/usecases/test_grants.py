@@ -66,7 +66,7 @@ def give(session: Session, as_root: Passport, dora: User) -> Give:
 
 def pass_the_end(session: Session) -> None:
     """Let every grant be over, as waiting would."""
-    session.execute(sa.update(EndingGrant).values(ends_at=utc_now() - timedelta(seconds=1)))
+    session.execute(sa.update(EndingGrant).values(ends_at=utc_now() - timedelta(hours=1)))
     session.expire_all()
 
 
@@ -84,9 +84,11 @@ class TestWhileItLasts:
         )
         held = state(session)
         assert (held["permissions"]["cards"], held["merchants"]) == ("operate", sorted([aurora.id, borealis.id]))
+        assert held["valid_until"] == rfc3339(min(grant.ends_at for grant in dora.ending_grants))
         pass_the_end(session)
         held = state(session)  # before anything has ended it
         assert (held["permissions"]["cards"], held["merchants"]) == ("read", [aurora.id])
+        assert held["valid_until"].startswith("2999")  # the session's own end
         assert queries.get_user(session, passport_of(dora), user_id=dora.id).view()["grants"] == []
 
     def test_every_view_tells_what_is_held_now_and_what_ends(
@@ -203,7 +205,7 @@ class TestEnd:
     def test_of_two_instances_one_tells(self, transaction: Transaction, users_engine: sa.Engine) -> None:
         with transaction() as session:
             user = make_user(session, "dora")
-            past = utc_now() - timedelta(seconds=1)
+            past = utc_now() - timedelta(hours=1)
             session.add(EndingGrant(id="grt_1", user_id=user.id, role_name="auditor", ends_at=past, granted_by="x"))
         with Session(users_engine) as one, Session(users_engine) as other:
             assert grants.end_due_grants(one) == 1

@@ -93,7 +93,7 @@ class TestReport:
         self, run: least_privilege.Run, audit: Audit, as_root: Passport, dora: User
     ) -> None:
         report = get_least_privilege(run, audit, as_root, user_id=dora.id)
-        assert parse_rfc3339(report["from_time"]) >= dora.created_at.replace(microsecond=0)
+        assert parse_rfc3339(report["since"]) >= dora.created_at.replace(microsecond=0)
         [(asked, from_time)] = audit.questions
         assert asked == [dora.id]
         assert (utc_now() - parse_rfc3339(from_time)).days == 90
