@@ -1,10 +1,12 @@
 """A ledger of one's own: changes and calls to post, and a database that may be committed to and tampered with."""
 
+import atexit
 import itertools
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import orjson
@@ -128,21 +130,34 @@ def session(session_of: Callable[[str], Session]) -> Session:
 @contextmanager
 def own_database(server_url: str) -> Iterator[str]:
     """Make a migrated ledger that nobody else has. Yields: its address."""
-    admin = sa.create_engine(
-        sa.make_url(server_url).set(drivername="postgresql+psycopg"),
-        isolation_level="AUTOCOMMIT",
-        poolclass=sa.NullPool,
-    )
     name = f"test_ledger_{secrets.token_hex(4)}"
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"create database {name}"))
-    url = admin.url.set(database=name).render_as_string(hide_password=False)
+    _administer(server_url, f"create database {name} template {_migrated_template(server_url)}")
     try:
-        migrate.upgrade("ledger", url)
-        yield url
+        yield _address(server_url, name)
     finally:
-        with admin.connect() as connection:
-            connection.execute(sa.text(f"drop database {name} with (force)"))
+        _administer(server_url, f"drop database {name} with (force)")
+
+
+@cache
+def _migrated_template(server_url: str) -> str:
+    """Return a ledger that copies are made of: a copy takes a tenth of the migrations' time."""
+    name = f"test_ledger_template_{secrets.token_hex(4)}"
+    _administer(server_url, f"create database {name}")
+    atexit.register(_administer, server_url, f"drop database if exists {name} with (force)")
+    migrate.upgrade("ledger", _address(server_url, name))
+    return name
+
+
+def _address(server_url: str, name: str) -> str:
+    url = sa.make_url(server_url).set(drivername="postgresql+psycopg", database=name)
+    return url.render_as_string(hide_password=False)
+
+
+def _administer(server_url: str, statement: str) -> None:
+    url = sa.make_url(server_url).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.execute(sa.text(statement))
 
 
 @pytest.fixture
