@@ -57,10 +57,11 @@ from made
 
 @dataclass(frozen=True)
 class DeviceSystem:
-    """Where it listens, and how to get in."""
+    """Where it listens, how to get in, and its processes."""
 
     url: str
     token: str
+    pids: dict[str, int]
 
 
 def device_id(number: int) -> str:
@@ -102,15 +103,16 @@ def device_system(cards_url: str) -> Iterator[DeviceSystem]:
         }
         declare_topology(os.environ["AMQP_URL"], [ProbeService, CardsService])
         hear_all_events(os.environ["AMQP_URL"])
-        port = free_port()
+        port, pids = free_port(), {}
         for module, service, url in (
             (["shared.runner", "benchmarks.gateway_service:ProbeService"], "users", users_url),
             (["shared.runner", "services.cards.service:CardsService"], "cards", cards_url),
             (["gateway"], "", ""),
         ):
-            stack.enter_context(
+            process = stack.enter_context(
                 own_process(module, environment | {"SERVICE": service, "DATABASE_URL": url, "PORT": str(port)})
             )
+            pids[service or "gateway"] = process.pid
         token, url = probe_token(signing_key), f"http://127.0.0.1:{port}/api/v1"
         wait_answered(f"{url}/devices?limit=1", token)
-        yield DeviceSystem(url, token)
+        yield DeviceSystem(url, token, pids)

@@ -27,7 +27,7 @@ from sqlalchemy.orm import sessionmaker
 
 from benchmarks.device_search import COMMON_WORD, DAYS, RARE_WORD, print_searches
 from benchmarks.device_system import DeviceSystem, device_id, device_system, make_fleet
-from benchmarks.probe_furniture import own_database
+from benchmarks.probe_furniture import cpu_seconds, own_database
 from services.cards.cipher import NumberCipher
 from services.cards.devices import heartbeats, logs
 from services.cards.devices.domain import HeartbeatRule
@@ -269,9 +269,17 @@ def _print_whole_way(system: DeviceSystem, devices: int, seconds: float) -> bool
     _print_rate(f"heartbeats in fleets of {BATCH}, 2 clients", _per_second(fleet, 2, seconds), NEEDED_PER_SECOND)
     stored = _per_second(store, 4, seconds)
     _print_rate(f"rows of the log, {BATCH} a batch, 4 clients", stored)
+    before = _cpu_seconds(system)
     p50, p99 = _paced_ms(beat, NEEDED_PER_SECOND, seconds)
-    print(f"a heartbeat at {NEEDED_PER_SECOND:.0f} a second: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    count = NEEDED_PER_SECOND * seconds
+    used = {name: (after - before[name]) / count * 1000 for name, after in _cpu_seconds(system).items()}
+    print(f"a heartbeat at {NEEDED_PER_SECOND:.0f} a second: p50 {p50:.1f} ms, p99 {p99:.1f} ms", end="; ")
+    print("CPU of each: " + ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in used.items()))
     return beats >= NEEDED_PER_SECOND and stored >= TARGET_ROWS_PER_SECOND
+
+
+def _cpu_seconds(system: DeviceSystem) -> dict[str, float]:
+    return {name: cpu_seconds(system.pids[name]) for name in ("gateway", "cards")}
 
 
 def _paced_ms(work: Work, rate: float, seconds: float) -> tuple[float, float]:

@@ -24,7 +24,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.gateway_probe import TABLE
 from benchmarks.gateway_service import ProbeService
-from benchmarks.probe_furniture import SERVICES, free_port, own_database, own_process, probe_token, wait_answered
+from benchmarks.probe_furniture import (
+    SERVICES,
+    cpu_seconds,
+    free_port,
+    own_database,
+    own_process,
+    probe_token,
+    wait_answered,
+)
 from shared.kernel_tables import metadata
 from shared.topology import declare_topology
 
@@ -139,22 +147,10 @@ def _wrk(load: Load, clients: int, seconds: int) -> Figure:
         command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "--timeout", "15s", "-s", file.name]
         if load.token:
             command += ["-H", f"Authorization: Bearer {load.token}"]
-        before = _cpu_seconds(load.pid), _cpu_seconds(load.service_pid)
+        before = cpu_seconds(load.pid), cpu_seconds(load.service_pid)
         out = subprocess.run([*command, load.url], capture_output=True, text=True, timeout=seconds + 30, check=True)
-        used = _cpu_seconds(load.pid) - before[0], _cpu_seconds(load.service_pid) - before[1]
+        used = cpu_seconds(load.pid) - before[0], cpu_seconds(load.service_pid) - before[1]
     return _figure(out.stdout, *used)
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Return how much CPU a process and its children have used; gunicorn's worker is a child of its master."""
-    if not pid:
-        return 0.0
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    ticks = 0
-    for each in [pid, *map(int, children)]:
-        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _figure(text: str, cpu_seconds: float, service_cpu_seconds: float) -> Figure:

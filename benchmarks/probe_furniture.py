@@ -59,6 +59,18 @@ def own_process(module: list[str], environment: dict[str, str]) -> Iterator[subp
         process.wait(STOP_SECONDS_MAX)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return how much CPU a process and its children have used; gunicorn's worker is a child of its master."""
+    if not pid:
+        return 0.0
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ticks = 0
+    for each in [pid, *map(int, children)]:
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def hear_all_events(amqp_url: str) -> None:
     """Declare a queue that takes all events as audit's does, and keeps the newest: one that no queue takes waits."""
     arguments = {"x-queue-type": "quorum", "x-max-length": 1000}
