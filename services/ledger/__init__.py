@@ -12,7 +12,8 @@ read_daily_checks, list_daily_check_rows, read_monthly_figures, close_day, list_
 create_reconciliation, reconcile_day, list_reconciliations, get_reconciliation, compare_reconciliations,
 list_mismatches, list_mismatch_groups, get_mismatch, reconcile_mismatch, ignore_mismatch, reopen_mismatch,
 act_on_mismatches, preview_correction, correct_mismatch, approve_correction, reject_correction, reverse_correction,
-list_corrections, get_correction.
+list_corrections, get_correction,
+explain_balance, explain_change, explain_refusal, explain_fee.
 Calls: users.get_merchant.
 Emits: BalancesChanged, LargeChangeDetected, LedgerVerified, OrderCreated, OrderSettled, OrderFailed, OrderRefunded,
 EntriesArchived, ChannelCreated, ChannelUpdated, UpstreamReported, StatementImported, StatementRefused,

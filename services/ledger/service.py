@@ -12,6 +12,7 @@ from services.ledger.calls.callbacks import CallbackCalls
 from services.ledger.calls.cards import CardCalls
 from services.ledger.calls.channels import ChannelCalls
 from services.ledger.calls.entries import EntryCalls
+from services.ledger.calls.explanations import ExplanationCalls
 from services.ledger.calls.mismatches import MismatchCalls
 from services.ledger.calls.orders import OrderCalls
 from services.ledger.calls.reconciliations import ReconciliationCalls
@@ -37,6 +38,7 @@ class LedgerService(
     StatementCalls,
     ReconciliationCalls,
     MismatchCalls,
+    ExplanationCalls,
 ):
     """Accounts, entries, orders, the money of cards, and their proof."""
 

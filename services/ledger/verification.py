@@ -34,7 +34,7 @@ class VerificationRunning(Conflict):
 
 
 # What `domain.entries.enter` hashes, in SQL.
-_CONTENT = """
+CONTENT = """
         sha256(convert_to(concat_ws(E'\\x1f', e.account_id, e.version, e.amount, e.balance_before, e.balance_after,
             e.type, coalesce(e.counter_account, ''), e.merchant_id, e.holder_type, e.holder_id, e.currency,
             coalesce(e.order_no, ''), coalesce(e.channel, ''), coalesce(e.note, ''), coalesce(e.reason, ''),
@@ -268,7 +268,7 @@ def _verified(view: VerificationView) -> LedgerVerified:
 
 def prove(session: Session, *, mode: Mode) -> VerificationView:
     """Prove the ledger as the session's transaction sees it; only one snapshot makes that a proof."""
-    proof = _PROOF.format(subjects=_SUBJECTS[mode], entries_of_subject=_ENTRIES_OF_SUBJECT[mode], content=_CONTENT)
+    proof = _PROOF.format(subjects=_SUBJECTS[mode], entries_of_subject=_ENTRIES_OF_SUBJECT[mode], content=CONTENT)
     found = session.execute(sa.text(proof)).all()
     [count] = [row.found for row in found if row.kind == "count"]
     faults = [f for row in found if row.kind == "entry" for f in _entry_faults(SimpleNamespace(**row.found))]
