@@ -68,7 +68,7 @@ def _amount_conditions(wanted: LogFilter) -> list[sa.ColumnElement[bool]]:
 
 
 def get_order(session: Session, passport: Passport, *, order_no: str) -> OrderDetailView:
-    """Return an order with its entries, its history, the platform's records and its mismatches. Raises: OrderNotFound."""
+    """Return an order with its entries, history, records of the platform, mismatches. Raises: OrderNotFound."""
     conditions = [orders.c.order_no == order_no, *in_scope(passport, orders.c.merchant_id)]
     order = session.execute(sa.select(orders).where(*conditions)).first()
     if order is None:
