@@ -3,19 +3,20 @@
 People write card numbers into names and reasons too: there they are masked before anything is kept or told of.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.cards import making
 from services.cards.cipher import NumberCipher
 from services.cards.devices.domain import Because
 from services.cards.devices.usecases import end_bindings
 from services.cards.domain import numbers
 from services.cards.domain.expiry import default_expiry, parse_expiry
 from services.cards.domain.states import Status, Verb, next_status, require_open
+from services.cards.making import NewCard, insert_cards
 from services.cards.models import Assignment, Card
 from services.cards.money.usecases import change_limits, require_empty
 from services.cards.queries import lock_card, visible
@@ -37,7 +38,7 @@ from shared.contracts.cards import (
     RevealedCardView,
 )
 from shared.copies import require_merchant
-from shared.errors import InvalidRequest, PermissionDenied
+from shared.errors import InvalidRequest, PermissionDenied, ServiceError
 from shared.masking import mask_text
 from shared.money import fraction_digits
 from shared.passport import Passport
@@ -66,33 +67,69 @@ def create_card(
     BinDisabled, BinReserved, BinExhausted.
     Emits: CardCreated, and CardAssigned where a merchant is given.
     """
+    card = {"holder_name": holder_name, "currency": currency, "number": number, "bin": bin, "expiry": expiry}
+    [outcome] = create_cards(session, passport, cipher, [card | {"merchant_id": merchant_id}])
+    if isinstance(outcome, ServiceError):
+        raise outcome
+    return outcome.view()
+
+
+def create_cards(
+    session: Session, passport: Passport, cipher: NumberCipher, cards: Sequence[Mapping[str, Any]]
+) -> list[Card | ServiceError]:
+    """Create cards, each of which has the fields that `create_card` takes.
+
+    Returns: in their order the cards, or what `create_card` raises for one.
+    Emits: CardCreated, and CardAssigned where a merchant is given.
+    """
+    outcomes: dict[int, Card | ServiceError] = {}
+    checked: dict[int, NewCard] = {}
+    merchants: set[str | None] = set()
+    for n, fields in enumerate(cards):
+        try:
+            checked[n] = _checked(session, passport, merchants, **fields)
+        except ServiceError as refusal:
+            outcomes[n] = refusal
+    outcomes |= zip(checked, insert_cards(session, cipher, list(checked.values())), strict=True)
+    made = {n: card for n, card in outcomes.items() if isinstance(card, Card)}
+    told = [_facts(card) | {"merchant_id": checked[n].merchant_id} for n, card in sorted(made.items())]
+    brands = [{"brand": card.brand, "currency": card.currency} for _, card in sorted(made.items())]
+    tell(session, *(CardCreated(**facts, **brand) for facts, brand in zip(told, brands, strict=True)))
+    for merchant_id in {checked[n].merchant_id for n in made} - {None}:
+        _assign(session, passport, [c for n, c in made.items() if checked[n].merchant_id == merchant_id], merchant_id)
+    return [outcomes[n] for n in range(len(cards))]
+
+
+def _checked(
+    session: Session,
+    passport: Passport,
+    merchants: set[str | None],
+    *,
+    holder_name: str,
+    currency: str,
+    number: str | None = None,
+    bin: str | None = None,
+    expiry: str | None = None,
+    merchant_id: str | None = None,
+) -> NewCard:
+    """Return a card to make, after its fields were checked; `merchants` are those that were found before."""
     fraction_digits(currency)
     month = default_expiry(utc_now().date()) if expiry is None else parse_expiry(expiry)
     if merchant_id is None and passport.merchants is not None:
         raise MerchantRequired.of_field("merchant_id", MerchantRequired.title)
-    if merchant_id is not None:
+    if merchant_id is not None and merchant_id not in merchants:
         require_merchant(session, passport, merchant_id)
+        merchants.add(merchant_id)
     if (number is None) == (bin is None):
         raise InvalidRequest.of_field("number", "Give either a number or a BIN.")
-    details = {"holder_name": mask_text(holder_name), "currency": currency, "expiry": month}
-    if number is not None:
-        card = making.insert_given(session, cipher, numbers.parse_number(number), details)
-    else:
-        assert bin is not None
-        card = making.insert_under_bin(session, cipher, numbers.parse_bin(bin), details, merchant_id=merchant_id)
-    tell(
-        session,
-        CardCreated(
-            card_id=card.id,
-            merchant_id=merchant_id,
-            number_masked=card.number_masked,
-            brand=card.brand,
-            currency=card.currency,
-        ),
+    return NewCard(
+        holder_name=mask_text(holder_name),
+        currency=currency,
+        expiry=month,
+        merchant_id=merchant_id,
+        number=None if number is None else numbers.parse_number(number),
+        bin=None if bin is None else numbers.parse_bin(bin),
     )
-    if merchant_id is not None:
-        _assign(session, passport, [card], merchant_id)
-    return card.view()
 
 
 def update_card(

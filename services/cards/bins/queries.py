@@ -1,5 +1,7 @@
 """Reads of BIN ranges; whoever sees some merchants only sees everybody's ranges and theirs."""
 
+from collections.abc import Iterable
+
 from sqlalchemy import ColumnElement, or_, select, true
 from sqlalchemy.orm import Session
 
@@ -50,11 +52,20 @@ def lock_bin(session: Session, passport: Passport, bin_: str) -> BinRange:
     return row
 
 
-def find_range_of(session: Session, digits: str) -> BinRange | None:
-    """Return the range that a number, or a BIN, is in: the longest that it begins with."""
-    prefixes = [digits[:n] for n in range(BIN_DIGITS_MIN, BIN_DIGITS_MAX + 1) if len(digits) >= n]
-    longest_first = BinRange.bin.desc()  # they begin alike, so the longest is the last in order
-    return session.scalar(select(BinRange).where(BinRange.bin.in_(prefixes)).order_by(longest_first).limit(1))
+def find_ranges(session: Session, several: Iterable[str]) -> dict[str, BinRange | None]:
+    """Return for each number, or BIN, the range that it is in: the longest registered one that it begins with."""
+    prefixes = {digits: _prefixes(digits) for digits in several}
+    query = select(BinRange).where(BinRange.bin.in_({prefix for of_one in prefixes.values() for prefix in of_one}))
+    registered = {row.bin: row for row in session.scalars(query)}
+    return {
+        digits: next((registered[prefix] for prefix in of_one if prefix in registered), None)
+        for digits, of_one in prefixes.items()
+    }
+
+
+def _prefixes(digits: str) -> list[str]:
+    lengths = range(min(BIN_DIGITS_MAX, len(digits)), BIN_DIGITS_MIN - 1, -1)
+    return [digits[:length] for length in lengths]
 
 
 def list_bins_within(session: Session, bin_: str) -> list[str]:

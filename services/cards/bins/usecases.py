@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services.cards.bins.models import BinRange
-from services.cards.bins.queries import find_range_of, lock_bin
+from services.cards.bins.queries import lock_bin
 from services.cards.domain import numbers
 from shared import outbox
 from shared.contracts.bins import BinCreated, BinDisabled, BinReserved, BinTaken, BinUpdated, BinView
@@ -87,14 +87,12 @@ def _require_merchant_or_all(session: Session, passport: Passport, merchant_id: 
         raise PermissionDenied("Only somebody who sees all merchants may see to everybody's BINs.")
 
 
-def range_for_card(session: Session, bin_: str, *, merchant_id: str | None) -> BinRange | None:
-    """Return the range under which a card of this merchant is made; None where the BIN is in no registered one.
+def require_open_range(found: BinRange | None, *, merchant_id: str | None) -> None:
+    """Refuse to make a card of this merchant under a range that is not for it; what is not registered is for all.
 
     Raises: BinDisabled, BinReserved.
     """
-    found = find_range_of(session, bin_)
     if found is not None and found.status == DISABLED:
         raise BinDisabled
     if found is not None and found.merchant_id not in (None, merchant_id):
         raise BinReserved
-    return found

@@ -3,11 +3,12 @@
 import pytest
 import sqlalchemy as sa
 
+from services.cards import usecases
 from services.cards.domain.import_files import ROWS_MAX, read_rows
 from services.cards.imports.usecases import import_cards
 from services.cards.models import Card
 from shared.contracts.card_imports import InvalidFile
-from tests.conftest import AURORA, BOREALIS
+from tests.conftest import AURORA, BOREALIS, person
 from tests.services.cards.conftest import MASTERCARD, VISA
 
 HEADER = "number,bin,holder_name,currency,expiry,merchant_id,card_id"
@@ -94,7 +95,7 @@ def test_each_row_stands_for_itself(session, take_in, make_card, told) -> None:
     assert session.get(Card, existing).merchant_id == BOREALIS
     assert card_count(session) == 3
     assert VISA not in str(report)
-    assert [name for name, _ in told()] == ["CardCreated", "CardCreated", "CardAssigned", "CardCreated", "CardAssigned"]
+    assert [name for name, _ in told()] == ["CardCreated"] * 3 + ["CardAssigned"] * 2
 
 
 def test_dry_run_says_the_same_and_leaves_nothing(session, take_in, make_card, told) -> None:
@@ -118,3 +119,25 @@ def test_rows_are_cut_to_the_callers_merchants(take_in, make_card, bob) -> None:
         passport=bob,
     )
     assert codes(report) == [None, "merchant_not_found", "merchant_required", "card_not_found"]
+
+
+def test_one_row_that_cannot_be_had_keeps_no_other_card_from_its_merchant(session, take_in, make_card) -> None:
+    card_ids = [make_card()["id"] for _ in range(9)]
+    closed, moved_twice = card_ids[4], card_ids[0]
+    usecases.close_card(session, person("Alice", "administrator", None), card_id=closed, reason="Done.")
+    rows = [f",,,,,{AURORA},{card_id}" for card_id in card_ids] + [f",,,,,{BOREALIS},{moved_twice}"]
+    report = take_in(*rows)
+    assert codes(report) == [None] * 4 + ["card_closed"] + [None] * 5
+    assert {session.get(Card, card_id).merchant_id for card_id in card_ids[1:4] + card_ids[5:]} == {AURORA}
+    assert session.get(Card, moved_twice).merchant_id == BOREALIS
+
+
+def test_a_number_that_stands_twice_in_a_file_makes_one_card(take_in) -> None:
+    report = take_in(*[f"{VISA},,Ada,CNY,,,"] * 3)
+    assert codes(report) == [None, "card_number_taken", "card_number_taken"]
+
+
+def test_a_small_bin_gives_a_file_what_it_has(take_in, session, alice, monkeypatch) -> None:
+    monkeypatch.setattr("services.cards.domain.numbers.filler_length", lambda bin_, length: 1)
+    report = take_in(*[",622848,Ada,CNY,,,"] * 12)
+    assert codes(report) == [None] * 10 + ["bin_exhausted"] * 2
