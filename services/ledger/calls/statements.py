@@ -16,7 +16,7 @@ from shared.rpc.entrypoints import command, query, rpc
 from shared.rpc.wire import Answer, current_call
 from shared.ticks import every
 
-IMPORT_LOOK_SECONDS = 1
+IMPORT_LOOK_SECONDS = 0.25  # somebody watches it; a look that finds nothing takes a millisecond
 SWEEP_SECONDS = 300
 AT_ONCE_BYTES_MAX = 2 * 1024 * 1024  # so small a file is read while its sender waits
 

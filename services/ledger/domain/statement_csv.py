@@ -195,15 +195,21 @@ class CleanCsv:
         signs = {'"', self.header.delimiter}
         self.statuses = {w: status for w, status in terms.statuses.items() if w.isascii() and not signs & set(w)}
         self.time_suffix = "" if terms.date_format is None else _fixed_offset(terms)
-        self._shape = re.compile(self._row_pattern(terms).encode())
+        self.has_comparable_times = True
+        self._plain = re.compile(self._row_pattern(_plain_time_pattern(terms)).encode())
+        self._shape = re.compile(self._row_pattern(_time_pattern(terms)).encode())
 
     def blocks(self) -> Iterator[bytes]:
-        """Return the rows, without the header, in pieces that end where a row ends. Raises: NotClean."""
+        """Return the rows, without the header, in pieces that end where a row ends. Raises: NotClean.
+
+        As long as `has_comparable_times` stays true, of two times of the file the later one is the greater text.
+        """
         try:
             for block in self._with_rest():
                 if block and not block.endswith(b"\n"):
                     block += b"\n"
-                if not self._shape.fullmatch(block):
+                self.has_comparable_times = self.has_comparable_times and bool(self._plain.fullmatch(block))
+                if not self.has_comparable_times and not self._shape.fullmatch(block):
                     raise NotClean
                 yield block
         except Unreadable:
@@ -213,7 +219,7 @@ class CleanCsv:
         yield self._rest
         yield from self._blocks
 
-    def _row_pattern(self, terms: Terms) -> str:
+    def _row_pattern(self, time_pattern: str) -> str:
         delimiter = re.escape(self.header.delimiter)
         visible = "".join(re.escape(chr(code)) for code in range(0x21, 0x7F) if chr(code) not in {'"', delimiter[-1]})
         patterns = {
@@ -223,12 +229,19 @@ class CleanCsv:
             "fee": f"(?:-?{_CLEAN_AMOUNT})?",
             "currency": "[A-Z]{3,4}",
             "status": f"(?i:{'|'.join(re.escape(word) for word in self.statuses)})",
-            "time": _time_pattern(terms),
+            "time": time_pattern,
         }
         cells = [rf'[^"\r\n\0{delimiter}]*+'] * len(self.header.names)
         for name, place in self.header.places.items():
             cells[place] = patterns[name]
         return rf"(?:{delimiter.join(cells)}\r?\n)*+"
+
+
+def _plain_time_pattern(terms: Terms) -> str:
+    """Return the pattern of the times of which the later one is the greater text."""
+    if terms.date_format is None:
+        return _CLEAN_DATE.replace("SEP", "-") + "T" + _CLEAN_CLOCK + "Z"
+    return _time_pattern(terms)
 
 
 def _time_pattern(terms: Terms) -> str:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from services.ledger.queries import statements as queries
-from services.ledger.usecases import statement_import, statements
+from services.ledger.usecases import statement_import, statement_rows, statements
 from services.ledger.usecases.statement_import import import_next_statement, import_statement
 from shared.contracts.channels import ChannelNotFound
 from shared.contracts.statements import (
@@ -391,7 +391,7 @@ def test_a_file_that_kills_whoever_imports_it_is_given_up(books: Books, monkeypa
     def fail(*_: Any) -> None:
         raise RuntimeError("our mistake")
 
-    monkeypatch.setattr(statement_import, "_import_clean", fail)
+    monkeypatch.setattr(statement_import, "copy_rows", fail)
     for _ in range(statement_import.ATTEMPTS_MAX):
         with pytest.raises(RuntimeError):
             import_next_statement(books, zone_name="UTC")
@@ -425,14 +425,14 @@ def test_progress_is_seen_while_the_import_runs(books: Books, monkeypatch: pytes
     statement_id = send(books, HEADER + "".join(row(f"u{n}") for n in range(200)), chunk_bytes=1000).result[
         "statement_id"
     ]
-    write: Callable[..., Any] = statement_import._write
+    write: Callable[..., Any] = statement_rows._write
 
     def look(*args: Any, **kwargs: Any) -> Any:
         view = books.run(lambda s: queries.get_statement(s, ALICE, statement_id=statement_id))
         seen.append((view["status"], view["rows_done"], view["percent_done"]))
         return write(*args, **kwargs)
 
-    monkeypatch.setattr(statement_import, "_write", look)
+    monkeypatch.setattr(statement_rows, "_write", look)
     import_statement(books, statement_id=statement_id, zone_name="UTC")
     [(status, rows_done, percent_done)] = seen
     assert (status, rows_done) == ("importing", 200)
