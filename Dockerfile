@@ -10,7 +10,7 @@ RUN /venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r /requirem
 FROM python:3.11-slim
 ENV PATH=/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 RUN useradd --system --uid 10001 --no-create-home countinghouse \
- && for name in users settings ledger cards tasks telegram audit gateway telegram-simulator; do mkdir -p /orders/$name; done \
+ && for name in users settings ledger cards tasks telegram audit gateway telegram-simulator payment-simulator; do mkdir -p /orders/$name; done \
  && mkdir -p /home/countinghouse/spool \
  && chown -R countinghouse /orders /home/countinghouse
 COPY --from=packages /venv /venv

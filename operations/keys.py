@@ -92,6 +92,11 @@ def totp_keys(home: Home) -> dict[str, str]:
     return {"TOTP_KEY": _key(home, "totp"), "TOTP_KEY_ID": TOTP_KEY_ID}
 
 
+def payment_secret(home: Home) -> str:
+    """Return the secret by which the simulated payment platform signs, as Standard Webhooks writes it."""
+    return f"whsec_{_key(home, 'payment_platform')}"
+
+
 def channel_key(home: Home) -> str:
     """Return the key of the secrets of channels as the ledger reads it; whoever loses it enters them anew."""
     return _key(home, "channel")

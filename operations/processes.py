@@ -20,6 +20,7 @@ from operations.services import SERVICES
 from operations.supervision import ROOT, Program
 
 SIMULATOR = "telegram-simulator"
+PAYMENT_SIMULATOR = "payment-simulator"
 SCALABLE = (*SERVICES, GATEWAY)
 INSTANCES_MAX = 16
 CALLS_THE_WORLD = ("ledger", "telegram")
@@ -50,7 +51,14 @@ def processes(home: Home) -> list[Process]:
     rows.append(Process(GATEWAY))
     if not home.given("TELEGRAM_API_URL"):
         rows.append(Process(SIMULATOR))
+    if has_payment_simulator(home):
+        rows.append(Process(PAYMENT_SIMULATOR))
     return rows
+
+
+def has_payment_simulator(home: Home) -> bool:
+    """Return whether a simulated payment platform runs beside the services."""
+    return home.given("PAYMENT_SIMULATOR") != "off"
 
 
 def instances(home: Home, service: str) -> int:
@@ -91,6 +99,11 @@ def simulator_url(home: Home) -> str:
     return f"http://{LOOPBACK}:{home.port(SIMULATOR)}"
 
 
+def payment_simulator_url(home: Home) -> str:
+    """Return the address of the simulated payment platform."""
+    return f"http://{LOOPBACK}:{home.port(PAYMENT_SIMULATOR)}"
+
+
 def command(process: Process) -> list[str]:
     """Return what a process runs."""
     python = [sys.executable, "-P", "-m"]
@@ -98,6 +111,8 @@ def command(process: Process) -> list[str]:
         return [*python, "gateway"]
     if process.service == SIMULATOR:
         return [*python, "simulators.telegram"]
+    if process.service == PAYMENT_SIMULATOR:
+        return [*python, "simulators.payment_platform"]
     return [*python, "shared.runner", SERVICES[process.service].target]
 
 
@@ -112,6 +127,9 @@ def environment(home: Home, servers: Servers, process: Process) -> dict[str, str
     }
     if process.service == SIMULATOR:
         return told | {"PORT": str(home.port(SIMULATOR)), "TELEGRAM_BOT_TOKEN": keys.bot_token(home)}
+    if process.service == PAYMENT_SIMULATOR:
+        port = str(home.port(PAYMENT_SIMULATOR))
+        return told | {"PORT": port, "PAYMENT_PLATFORM_SECRET": keys.payment_secret(home)}
     told["AMQP_URL"] = servers.user_amqp_url(process.service)
     if process.service == GATEWAY:
         return told | _passport_keys(home, SERVICES) | _gateway(home)
@@ -149,7 +167,10 @@ def _users(home: Home) -> dict[str, str]:
 
 def _ledger(home: Home) -> dict[str, str]:
     """Return the key of channels' secrets, and where the ledger may ask besides public addresses."""
-    told = {"CHANNEL_KEY": keys.channel_key(home), "OUTBOUND_ALLOW": home.given("OUTBOUND_ALLOW") or ""}
+    nearby = [home.given("OUTBOUND_ALLOW") or ""]
+    if has_payment_simulator(home):
+        nearby.append(f"{LOOPBACK}:{home.port(PAYMENT_SIMULATOR)}")
+    told = {"CHANNEL_KEY": keys.channel_key(home), "OUTBOUND_ALLOW": ",".join(filter(None, nearby))}
     stripe = home.given("STRIPE_API_BASE")
     return told | ({"STRIPE_API_BASE": stripe} if stripe else {})
 

@@ -17,6 +17,7 @@ from operations.leftovers import end_leftovers
 from operations.ports import is_free, wait_open
 from operations.processes import (
     INSTANCES_MAX,
+    PAYMENT_SIMULATOR,
     SCALABLE,
     SIMULATOR,
     gateway_url,
@@ -132,7 +133,7 @@ class System:
             code = _code_fingerprint()
             if self.home.stamps.get("code") != code:
                 self.supervisor.stop(names)
-            self._leave_taken_ports(GATEWAY, SIMULATOR)
+            self._leave_taken_ports(GATEWAY, SIMULATOR, PAYMENT_SIMULATOR)
             self._start(names)
             self.wait_ready()
             self.home.stamps.set("code", code)

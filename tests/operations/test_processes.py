@@ -40,6 +40,7 @@ def test_only_the_ledger_can_read_the_secrets_of_channels(home):
 
 
 def test_ledger_asks_nobody_nearby_unless_told(home):
+    home.take_given({"PAYMENT_SIMULATOR": "off"})
     assert told(home, "ledger")["OUTBOUND_ALLOW"] == ""
     home.take_given({"OUTBOUND_ALLOW": "127.0.0.1:9000", "STRIPE_API_BASE": "http://127.0.0.1:9000"})
     assert told(home, "ledger")["OUTBOUND_ALLOW"] == "127.0.0.1:9000"
@@ -84,6 +85,17 @@ def test_given_bot_api_replaces_the_simulator(home):
 
     assert subject.SIMULATOR not in [process.name for process in subject.processes(home)]
     assert told(home, "telegram")["TELEGRAM_API_URL"] == "https://bots.example"
+
+
+def test_payment_simulator_may_be_asked_while_it_runs(home):
+    simulator = told(home, subject.PAYMENT_SIMULATOR)
+
+    assert told(home, "ledger")["OUTBOUND_ALLOW"] == f"127.0.0.1:{simulator['PORT']}"
+    assert simulator["PAYMENT_PLATFORM_SECRET"].startswith("whsec_")
+    assert "AMQP_URL" not in simulator
+    assert subject.PAYMENT_SIMULATOR in [process.name for process in subject.processes(home)]
+    home.take_given({"PAYMENT_SIMULATOR": "off"})
+    assert subject.PAYMENT_SIMULATOR not in [process.name for process in subject.processes(home)]
 
 
 def test_calls_never_go_in_a_ring():

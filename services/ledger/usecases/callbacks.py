@@ -21,7 +21,7 @@ from services.ledger.adapters.answers import Channel
 from services.ledger.cipher import ChannelCipher
 from services.ledger.domain.payments import Outcome, Payment, outcome_of, read_payment
 from services.ledger.models.callbacks import callbacks
-from services.ledger.signatures import BadSignature, check_signature
+from services.ledger.signatures import ID_HEADER, BadSignature, check_signature
 from services.ledger.usecases.payments import (
     Books,
     Report,
@@ -91,9 +91,9 @@ def receive_callback(
     raw = body.encode()
     if len(raw) > BODY_BYTES_MAX:
         raise CallbackTooLarge
-    channel = books.run(lambda session: open_channel(session, cipher, code))
+    claimed_id = headers.get(ID_HEADER, "")
+    channel, known = books.run(lambda session: (open_channel(session, cipher, code), _known(session, code, claimed_id)))
     webhook_id, signed_at = _checked(channel, headers, raw)
-    known = books.run(lambda session: _known(session, channel, webhook_id))
     if known is not None:
         return _view(known)
     payment = _read(raw, channel, signed_at)
@@ -161,7 +161,7 @@ def _take(
     threshold = books.threshold()
 
     def work(session: Session) -> Any:
-        known = _known(session, channel, report.webhook_id or "", is_locked=True)
+        known = _known(session, channel.code, report.webhook_id or "", is_locked=True)
         if known is not None:
             return known
         if answered is None:
@@ -181,15 +181,15 @@ def _take(
     return _view(books.run(work))
 
 
-def _known(session: Session, channel: Channel, webhook_id: str, *, is_locked: bool = False) -> Any:
+def _known(session: Session, code: str, webhook_id: str, *, is_locked: bool = False) -> Any:
     """Return what a callback came to before, or None.
 
     is_locked: another delivery of it waits from here on, until this transaction has ended.
     """
     if is_locked:
         lock = sa.text("select pg_advisory_xact_lock(hashtextextended('callback ' || :channel || ' ' || :id, 0))")
-        session.execute(lock, {"channel": channel.code, "id": webhook_id})
-    query = sa.select(callbacks).where(callbacks.c.channel == channel.code, callbacks.c.webhook_id == webhook_id)
+        session.execute(lock, {"channel": code, "id": webhook_id})
+    query = sa.select(callbacks).where(callbacks.c.channel == code, callbacks.c.webhook_id == webhook_id)
     return session.execute(query).first()
 
 
