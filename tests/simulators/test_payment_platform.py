@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,6 +15,10 @@ import requests
 
 from services.ledger.adapters import ask
 from services.ledger.adapters.answers import Answer, Channel
+from services.ledger.domain.statement_camt import CamtStatement
+from services.ledger.domain.statement_csv import CsvStatement
+from services.ledger.domain.statement_mt940 import Mt940Statement
+from services.ledger.domain.statements import Terms
 from services.ledger.signatures import BadSignature, check_signature
 from simulators.payment_platform import RunningPlatform, running_platform
 from simulators.payment_platform.planting import KINDS, Plan, make_plan
@@ -169,6 +174,28 @@ def test_statement_has_the_day_of_its_zone(platform: RunningPlatform) -> None:
     platform.order_fault("server_error", "statement")
     with pytest.raises(requests.HTTPError):
         platform.statement("alipay", DAY)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "reader", "statuses"),
+    [
+        ("csv", CsvStatement, ["success", "failed", "refunded"]),
+        ("sta", partial(Mt940Statement, zone_name="UTC"), ["success", "refunded"]),
+        ("xml", partial(CamtStatement, zone_name="UTC"), ["success", "refunded"]),
+    ],
+)
+def test_ledger_reads_what_the_platform_writes(
+    platform: RunningPlatform, file_format: str, reader: Any, statuses: list[str]
+) -> None:
+    for number, status in enumerate(("success", "failed", "refunded")):
+        said = {"status": status, "time": f"{DAY}T08:00:0{number}Z", "upstream_ref": f"u-{status}"}
+        platform.make_payment("alipay", f"P-{status}", "12.50", **said)
+    content = platform.statement("alipay", DAY, file_format)
+    rows = list(reader([content], Terms.of_config({}, zone_name="UTC")).rows())
+    assert [(row.upstream_ref, row.order_no, row.amount, row.currency, row.status) for row in rows] == [
+        (f"u-{status}", f"P-{status}", 1250, "CNY", status) for status in statuses
+    ]
+    assert {row.occurred_at.date().isoformat() for row in rows} == {DAY}
 
 
 def test_stripe_is_spoken_to_by_its_own_library(platform: RunningPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
