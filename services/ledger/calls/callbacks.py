@@ -15,7 +15,7 @@ from shared.rpc.wire import current_call
 class CallbackCalls(LedgerDependencies):
     """Callbacks."""
 
-    @rpc(None)
+    @rpc(None, is_repeatable=True)
     def receive_callback(self, passport: Passport, *, code: str, headers: Mapping[str, str], body: str) -> CallbackView:
         return callbacks.receive_callback(
             self, channel_cipher(), code=code, headers=headers, body=body, allowed=outbound_allow()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.orm import Session
 
 from services.ledger.adapters import ask
@@ -22,6 +23,8 @@ from shared.contracts.channels import UpstreamReported
 from shared.contracts.ledger import BalanceTooLarge, InsufficientBalance
 from shared.passport import Passport, service_passport
 from shared.rpc.wire import Call, current_call
+
+log = structlog.get_logger(__name__)
 
 _RANK: Final = "array_position(array['pending', 'failed', 'success', 'refunded'], {}.status)"
 
@@ -116,6 +119,8 @@ def ask_channel(
         "request_id": current_call.get().passport.request_id,
     }
     books.run(lambda session: session.execute(sa.insert(upstream_answers).values(values)))
+    if answer.fault is not None:
+        log.warning("a platform gives no proper answer", channel=channel.code, fault=answer.fault)
     return answer
 
 
