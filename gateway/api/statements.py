@@ -4,7 +4,10 @@ import base64
 import hashlib
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 from flask import Response
@@ -28,6 +31,7 @@ from shared.masking import mask_text
 
 CONTENT_TYPES = ("text/csv", "application/xml", "text/xml", "text/plain", "application/octet-stream")
 UPLOAD_SECONDS_MAX = 900
+UNDER_WAY_MAX = 3  # pieces at once: the ledger writes one while the next comes over the bus
 TRIES_MAX = 10
 PAUSE_SECONDS = 1.0
 COMPRESSION_LEVEL = 1  # a fifth of the bytes on the bus and in the database, for less time than it takes to seal them
@@ -93,23 +97,30 @@ def _send(file: SentFile, *, channel: str, format: str | None, is_partial: bool,
 
 
 def _send_pieces(statement_id: str, first: bytes, further: Iterator[bytes]) -> dict[str, Any]:
+    """Send pieces, one while the next is read and packed. Returns: what they are together."""
     digest, size_bytes, seq = hashlib.sha256(), 0, 0
+    under_way: deque[Future[None]] = deque()
     piece: bytes | None = first or None
-    while piece is not None:
-        digest.update(piece)
-        size_bytes += len(piece)
-        content = base64.b64encode(zlib.compress(piece, COMPRESSION_LEVEL)).decode()
-        _send_piece(statement_id=statement_id, seq=seq, content=content)
-        seq += 1
-        piece = next(further, None)
+    with ThreadPoolExecutor(UNDER_WAY_MAX) as pool:
+        while piece is not None:
+            digest.update(piece)
+            size_bytes += len(piece)
+            content = base64.b64encode(zlib.compress(piece, COMPRESSION_LEVEL)).decode()
+            under_way.append(pool.submit(copy_context().run, _send_piece, statement_id, seq, content))
+            seq += 1
+            while len(under_way) >= UNDER_WAY_MAX:
+                under_way.popleft().result()
+            piece = next(further, None)
+        while under_way:
+            under_way.popleft().result()
     return {"chunks": seq, "size_bytes": size_bytes, "sha256": digest.hexdigest()}
 
 
-def _send_piece(**piece: Any) -> None:
+def _send_piece(statement_id: str, seq: int, content: str) -> None:
     """Send a piece, again where the ledger is away for a moment: to have it twice is to have it once."""
     for tries_left in reversed(range(TRIES_MAX)):
         try:
-            _call("add_statement_chunk", **piece)
+            _call("add_statement_chunk", statement_id=statement_id, seq=seq, content=content)
         except Unavailable:
             if not tries_left:
                 raise
