@@ -152,7 +152,7 @@ def take_report(
     """Keep what a platform says of a payment as its record, and let the order follow it where it may.
 
     Returns: what followed. Money moves only where the order is pending and amount and currency are its own.
-    Emits: UpstreamReported, unless an answer says what was known; OrderSettled, BalancesChanged, LargeChangeDetected,
+    Emits: UpstreamReported, unless it says what was known; OrderSettled, BalancesChanged, LargeChangeDetected,
     or OrderFailed.
     Locks: the order, then its account.
     """
@@ -164,7 +164,7 @@ def take_report(
         outcome = _settle(session, passport, payment, threshold)
     elif outcome is Outcome.FAILED:
         fail_order(session, passport, order_no=payment.order_no, reason=f"{channel.name}: {payment.upstream_ref}")
-    if is_news or report.webhook_id is not None or outcome in (Outcome.SETTLED, Outcome.FAILED):
+    if is_news or outcome in (Outcome.SETTLED, Outcome.FAILED):
         tell_report(session, channel, report, outcome, order)
     return outcome
 

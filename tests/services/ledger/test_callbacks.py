@@ -133,6 +133,7 @@ def test_message_delivered_again_gets_the_same_answer_and_does_nothing(books: Ca
     assert first["outcome"] == "settled"
     assert len(books.told()) == 1
     assert books.receive(payment(number), webhook_id="msg_b")["outcome"] == "already"
+    assert len(books.told()) == 1
 
 
 @pytest.mark.parametrize(
