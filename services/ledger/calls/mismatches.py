@@ -14,7 +14,7 @@ from services.ledger.queries import corrections as correction_queries
 from services.ledger.queries import mismatches as queries
 from services.ledger.queries.mismatches import MismatchFilter
 from services.ledger.usecases import corrections, mismatches
-from services.ledger.usecases.corrections import NewOrder, Terms
+from services.ledger.usecases.correction_sides import NewOrder, Terms
 from shared.contracts.mismatches import (
     BulkView,
     CorrectionPage,
@@ -56,19 +56,22 @@ class MismatchCalls(LedgerDependencies):
     def reconcile_mismatch(
         self, session: Session, passport: Passport, *, mismatch_id: str, reason: str
     ) -> MismatchDetailView:
-        return self._close_or_reopen(session, passport, Verb.RECONCILE, reason)(mismatch_id)
+        self._close_or_reopen(session, passport, Verb.RECONCILE, reason)(mismatch_id)
+        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
 
     @command("mismatches:operate")
     def ignore_mismatch(
         self, session: Session, passport: Passport, *, mismatch_id: str, reason: str
     ) -> MismatchDetailView:
-        return self._close_or_reopen(session, passport, Verb.IGNORE, reason)(mismatch_id)
+        self._close_or_reopen(session, passport, Verb.IGNORE, reason)(mismatch_id)
+        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
 
     @command("mismatches:operate")
     def reopen_mismatch(
         self, session: Session, passport: Passport, *, mismatch_id: str, reason: str
     ) -> MismatchDetailView:
-        return self._close_or_reopen(session, passport, Verb.REOPEN, reason)(mismatch_id)
+        self._close_or_reopen(session, passport, Verb.REOPEN, reason)(mismatch_id)
+        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
 
     @command("mismatches:operate")
     def act_on_mismatches(
@@ -107,7 +110,8 @@ class MismatchCalls(LedgerDependencies):
     def correct_mismatch(
         self, session: Session, passport: Passport, *, mismatch_id: str, to: str, reason: str, **new_order: Any
     ) -> MismatchDetailView:
-        return self._act(session, passport, "correct", reason, to, NewOrder(**new_order))(mismatch_id)
+        self._act(session, passport, "correct", reason, to, NewOrder(**new_order))(mismatch_id)
+        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
 
     @command(ADMIN_PERMISSION)
     def approve_correction(
@@ -119,7 +123,7 @@ class MismatchCalls(LedgerDependencies):
         content_sha256: str | None = None,
         reason: str | None = None,
     ) -> MismatchDetailView:
-        return corrections.approve_correction(
+        corrections.approve_correction(
             session,
             passport,
             mismatch_id=mismatch_id,
@@ -127,12 +131,14 @@ class MismatchCalls(LedgerDependencies):
             reason=reason,
             terms=self._terms(),
         )
+        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
 
     @command(ADMIN_PERMISSION)
     def reject_correction(
         self, session: Session, passport: Passport, *, mismatch_id: str, reason: str
     ) -> MismatchDetailView:
-        return corrections.reject_correction(session, passport, mismatch_id=mismatch_id, reason=reason)
+        corrections.reject_correction(session, passport, mismatch_id=mismatch_id, reason=reason)
+        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
 
     @command(ADMIN_PERMISSION)
     def reverse_correction(
@@ -178,16 +184,14 @@ class MismatchCalls(LedgerDependencies):
             default_fee_percent=self.fee_percent(),
         )
 
-    def _close_or_reopen(
-        self, session: Session, passport: Passport, verb: Verb, reason: str
-    ) -> Callable[[str], MismatchDetailView]:
+    def _close_or_reopen(self, session: Session, passport: Passport, verb: Verb, reason: str) -> Callable[[str], str]:
         return lambda mismatch_id: mismatches.close_or_reopen(
             session, passport, mismatch_id=mismatch_id, verb=verb, reason=reason
         )
 
     def _act(
         self, session: Session, passport: Passport, act: str, reason: str, to: str, new_order: NewOrder
-    ) -> Callable[[str], MismatchDetailView]:
+    ) -> Callable[[str], str]:
         """Return what does an act to one mismatch. Raises: InvalidRequest for an act that there is not."""
         if act in (Verb.RECONCILE, Verb.IGNORE, Verb.REOPEN):
             return self._close_or_reopen(session, passport, Verb(act), reason)

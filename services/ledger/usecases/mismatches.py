@@ -14,14 +14,12 @@ from services.ledger.domain.orders import check_reason
 from services.ledger.models.entries import accounts
 from services.ledger.models.mismatches import corrections, mismatch_history, mismatches
 from services.ledger.models.orders import orders
-from services.ledger.queries.mismatches import get_mismatch
 from services.ledger.queries.pages import in_scope
 from shared import outbox
 from shared.contracts.mismatches import (
     BULK_MISMATCHES_MAX,
     BulkResultView,
     BulkView,
-    MismatchDetailView,
     MismatchIgnored,
     MismatchNotFound,
     MismatchReconciled,
@@ -39,11 +37,10 @@ _EVENTS: Final[dict[Verb, type[Any]]] = {
 }
 
 
-def close_or_reopen(
-    session: Session, passport: Passport, *, mismatch_id: str, verb: Verb, reason: str
-) -> MismatchDetailView:
+def close_or_reopen(session: Session, passport: Passport, *, mismatch_id: str, verb: Verb, reason: str) -> str:
     """Reconcile, ignore or reopen a mismatch. Reopening one whose proposal waits takes the proposal back.
 
+    Returns: its status.
     Raises, in order: InvalidRequest; MismatchNotFound; MismatchNotOpen, MismatchIsOpen, ProposalPending,
     CorrectionStands.
     Emits: MismatchReconciled, MismatchIgnored or MismatchReopened.
@@ -52,7 +49,7 @@ def close_or_reopen(
     said = check_reason(reason, is_required=True) or ""
     mismatch = lock_mismatch(session, passport, mismatch_id)
     after = state_after(mismatch.status, verb)
-    if verb is Verb.REOPEN:
+    if mismatch.status == Status.PENDING_APPROVAL:
         void_proposal(session, mismatch_id)
     row = move_mismatch(session, passport, mismatch, after, act=verb.value, reason=said)
     told = _EVENTS[verb](
@@ -66,7 +63,7 @@ def close_or_reopen(
         changes={"status": {"before": mismatch.status, "after": row.status}},
     )
     outbox.add(session, told)
-    return get_mismatch(session, passport, mismatch_id=mismatch_id)
+    return str(row.status)
 
 
 def lock_mismatch(session: Session, passport: Passport, mismatch_id: str) -> Any:
@@ -127,11 +124,11 @@ def act_on_mismatches(
     *,
     ids: Sequence[str],
     moves_money: bool,
-    act: Callable[[str], MismatchDetailView],
+    act: Callable[[str], str],
 ) -> BulkView:
     """Do the same to many mismatches; each stands for itself, and what is refused leaves nothing behind.
 
-    act: does it to the one with this id.
+    act: does it to the one with this id, and returns its status.
     Raises: InvalidRequest; MerchantMissing, upon which all of it is done again.
     Locks: the mismatches by ascending id; where money moves their orders and then the accounts of those as well, each
     by ascending id, so that nobody who locks one order and its account waits for us in a ring.
@@ -144,10 +141,10 @@ def act_on_mismatches(
     return {"items": items, "done": len(items) - refused, "refused": refused}
 
 
-def _result(session: Session, mismatch_id: str, act: Callable[[str], MismatchDetailView]) -> BulkResultView:
+def _result(session: Session, mismatch_id: str, act: Callable[[str], str]) -> BulkResultView:
     savepoint = session.begin_nested()
     try:
-        view = act(mismatch_id)
+        status = act(mismatch_id)
     except MerchantMissing:
         raise
     except ServiceError as error:
@@ -155,7 +152,7 @@ def _result(session: Session, mismatch_id: str, act: Callable[[str], MismatchDet
         told = {"code": error.code, "title": error.title, "detail": error.detail, "errors": error.errors}
         return {"id": mismatch_id, "error": told}  # type: ignore[typeddict-item]
     savepoint.commit()
-    return {"id": mismatch_id, "status": view["status"]}
+    return {"id": mismatch_id, "status": status}
 
 
 def _lock_all(session: Session, passport: Passport, ids: Sequence[str], *, moves_money: bool) -> None:

@@ -11,7 +11,7 @@ from services.ledger.domain.mismatches import Verb
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.queries.mismatches import MismatchFilter, get_mismatch, list_mismatches
 from services.ledger.usecases import corrections, mismatches
-from services.ledger.usecases.corrections import NewOrder, Terms
+from services.ledger.usecases.correction_sides import NewOrder, Terms
 from services.ledger.usecases.reconciliations import create_reconciliation
 from services.ledger.verification import prove
 from shared.passport import Passport
@@ -91,7 +91,7 @@ def correct(
     **new_order: Any,
 ) -> Any:
     """Correct a mismatch, or propose to."""
-    return corrections.correct_mismatch(
+    status = corrections.correct_mismatch(
         session,
         passport,
         mismatch_id=mismatch_id,
@@ -100,6 +100,14 @@ def correct(
         new_order=NewOrder(**new_order),
         terms=terms,
     )
+    return _shown(session, mismatch_id, status)
+
+
+def _shown(session: Session, mismatch_id: str, status: str) -> Any:
+    """Return a mismatch as it is after an act that says which status it has."""
+    view = get_mismatch(session, ALICE, mismatch_id=mismatch_id)
+    assert view["status"] == status
+    return view
 
 
 def preview(session: Session, mismatch_id: str, to: str = "upstream", *, terms: Terms = TERMS, **new_order: Any) -> Any:
@@ -118,14 +126,16 @@ def approve(
     terms: Terms = TERMS,
 ) -> Any:
     """Approve what waits."""
-    return corrections.approve_correction(
+    status = corrections.approve_correction(
         session, passport, mismatch_id=mismatch_id, content_sha256=content_sha256, reason="Checked.", terms=terms
     )
+    return _shown(session, mismatch_id, status)
 
 
 def reject(session: Session, mismatch_id: str, *, passport: Passport = CAROL) -> Any:
     """Reject what waits."""
-    return corrections.reject_correction(session, passport, mismatch_id=mismatch_id, reason="Not so.")
+    status = corrections.reject_correction(session, passport, mismatch_id=mismatch_id, reason="Not so.")
+    return _shown(session, mismatch_id, status)
 
 
 def reverse(session: Session, mismatch_id: str, *, passport: Passport = ALICE, terms: Terms = TERMS) -> Any:
@@ -137,7 +147,8 @@ def reverse(session: Session, mismatch_id: str, *, passport: Passport = ALICE, t
 
 def act(session: Session, mismatch_id: str, verb: Verb, *, passport: Passport = ALICE) -> Any:
     """Reconcile, ignore or reopen."""
-    return mismatches.close_or_reopen(session, passport, mismatch_id=mismatch_id, verb=verb, reason=WHY)
+    status = mismatches.close_or_reopen(session, passport, mismatch_id=mismatch_id, verb=verb, reason=WHY)
+    return _shown(session, mismatch_id, status)
 
 
 def order(session: Session, order_no: str) -> Any:

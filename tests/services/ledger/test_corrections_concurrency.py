@@ -22,6 +22,7 @@ from tests.services.ledger.mismatches import (
     paid,
     reconcile_all,
     record,
+    reject,
 )
 from tests.services.ledger.orders import ALICE, account, fund, in_calls, refund
 from tests.services.ledger.test_orders_concurrency import at_once, told
@@ -72,7 +73,7 @@ def test_approving_rejecting_and_editing_at_once_does_one_of_them(books: Books) 
             return approve(session, mismatch_id, passport=carol)
         if verb == "take back":
             return act(session, mismatch_id, Verb.REOPEN)
-        return corrections.reject_correction(session, carol, mismatch_id=mismatch_id, reason="No.")
+        return reject(session, mismatch_id, passport=carol)
 
     outcomes = at_once(
         in_calls(books, decide), [(m, verb) for m in waiting for verb in ("approve", "reject", "take back") * 2]
@@ -111,7 +112,7 @@ def test_corrections_in_bulk_and_one_by_one_and_refunds_at_once_never_wait_in_a_
 
     def bulk(session: Any, ids: list[str]) -> Any:
         return mismatches.act_on_mismatches(
-            session, ALICE, ids=ids, moves_money=True, act=lambda mismatch_id: correct(session, mismatch_id)
+            session, ALICE, ids=ids, moves_money=True, act=lambda mismatch_id: correct(session, mismatch_id)["status"]
         )
 
     def do(session: Any, item: tuple[str, Any]) -> Any:

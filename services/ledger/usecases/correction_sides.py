@@ -1,0 +1,141 @@
+"""Both sides of a mismatch as they are now, read for a correction: our order, the record, and the order to be made."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.ledger.domain.channels import fee_of
+from services.ledger.domain.corrections import OrderSide, RecordSide, Sides
+from services.ledger.domain.orders import REFUNDABLE, check_order
+from services.ledger.domain.thresholds import Threshold
+from services.ledger.models.mismatches import records
+from services.ledger.models.orders import order_user_id, orders
+from services.ledger.queries.orders import given_back
+from services.ledger.usecases.orders import rate_in_force
+from shared.copies import require_merchant
+from shared.money import format_minor
+from shared.passport import Passport
+from shared.times import rfc3339
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """By which settings corrections go: the calendar's zone, and from what amount on what needs more eyes.
+
+    approval_threshold: the parameter `ledger.correction_approval_threshold`, a decimal string.
+    large_change: the parameter `ledger.large_change_threshold`.
+    default_fee_percent: the parameter `ledger.order_fee_percent`, for an order that a correction makes.
+    """
+
+    zone_name: str
+    approval_threshold: str
+    large_change: Threshold
+    default_fee_percent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrder:
+    """Whose the order is that a correction makes, where we have none."""
+
+    merchant_id: str | None = None
+    user_id: str | None = None
+    kind: str | None = None
+
+
+def sides_of(session: Session, mismatch: Any, *, is_locked: bool) -> Sides:
+    """Return both sides of a mismatch as they are now."""
+    order_no = mismatch.order_no or mismatch.id  # the number that a correction gave it, where the record has none
+    order = order_side(session, order_no, mismatch.channel, is_locked=is_locked)
+    record = None
+    if mismatch.record_id is not None:
+        query = sa.select(records).where(records.c.id == mismatch.record_id)
+        row = session.execute(query.with_for_update() if is_locked else query).first()
+        record = None if row is None else _record_side(row)
+    return Sides(kind=mismatch.kind, order=order, record=record, others=_others(session, mismatch))
+
+
+def _others(session: Session, mismatch: Any) -> int:
+    c = records.c
+    conditions = [c.channel == mismatch.channel, c.order_no == mismatch.order_no, c.voided_by.is_(None)]
+    if mismatch.record_id is not None:
+        conditions += [c.id != mismatch.record_id, c.status.in_(("success", "refunded"))]
+    return int(session.execute(sa.select(sa.func.count()).where(*conditions)).scalar_one())
+
+
+def order_side(session: Session, order_no: str, channel: str, *, is_locked: bool) -> OrderSide | None:
+    query = sa.select(orders).where(orders.c.order_no == order_no, orders.c.channel == channel)
+    row = session.execute(query.with_for_update() if is_locked else query).first()
+    if row is None:
+        return None
+    return OrderSide(
+        order_no=row.order_no,
+        merchant_id=row.merchant_id,
+        user_id=order_user_id(row),
+        kind=row.kind,
+        currency=row.currency,
+        channel=row.channel,
+        status=row.status,
+        amount=row.amount,
+        refunded=row.refunded,
+        given_back=given_back(session, row) if row.kind in REFUNDABLE else row.refunded,
+        held=row.held,
+        fee=row.fee,
+        fee_percent=str(row.fee_percent),
+        fee_source=row.fee_source,
+        upstream_ref=row.upstream_ref,
+        settled_at=None if row.settled_at is None else rfc3339(row.settled_at),
+    )
+
+
+def _record_side(row: Any) -> RecordSide:
+    return RecordSide(
+        id=row.id,
+        upstream_ref=row.upstream_ref,
+        order_no=row.order_no,
+        status=row.status,
+        amount=row.amount,
+        fee=row.fee,
+        currency=row.currency,
+        occurred_at=rfc3339(row.occurred_at),
+        voided_by=row.voided_by,
+    )
+
+
+def order_to_make(
+    session: Session, passport: Passport, mismatch: Any, record: RecordSide | None, new_order: NewOrder, terms: Terms
+) -> OrderSide | None:
+    """Return the order that a record of a payment stands for, as it will be made. Raises: MerchantNotFound."""
+    if record is None or new_order.merchant_id is None or new_order.kind is None:
+        return None
+    require_merchant(session, passport, new_order.merchant_id)
+    new = check_order(
+        order_no=mismatch.order_no or mismatch.id,
+        merchant_id=new_order.merchant_id,
+        user_id=new_order.user_id,
+        kind=new_order.kind,
+        amount=format_minor(record.amount, record.currency),
+        currency=record.currency,
+        channel=mismatch.channel,
+    )
+    percent, source = rate_in_force(session, mismatch.channel, terms.default_fee_percent)
+    return OrderSide(
+        order_no=str(new.change.order_no),
+        merchant_id=new_order.merchant_id,
+        user_id=new_order.user_id,
+        kind=new.kind.value,
+        currency=record.currency,
+        channel=mismatch.channel,
+        status="pending",
+        amount=record.amount,
+        refunded=0,
+        given_back=0,
+        held=0,
+        fee=fee_of(record.amount, percent),
+        fee_percent=str(percent),
+        fee_source=source,
+        upstream_ref=None,
+        settled_at=None,
+        is_new=True,
+    )
