@@ -108,7 +108,7 @@ def sign_in(
         else:
             _require_in_force(user)
             if otp and user.has_totp:
-                _require_unlocked(session, attempt, codes_only=True)
+                _require_unlocked(session, attempt, is_code=True)  # again: others may have guessed before this lock
             try:
                 factor = totp.second_factor(session, cipher, user, otp=otp)
             except InvalidOtp as invalid:
@@ -299,10 +299,10 @@ def _attempt(session: Session, passport: Passport, username: str) -> _Attempt:
     return attempt
 
 
-def _require_unlocked(session: Session, attempt: _Attempt, *, codes_only: bool = False) -> None:
+def _require_unlocked(session: Session, attempt: _Attempt, *, is_code: bool = False) -> None:
     """Refuse an attempt while its name is locked, also one that began before: or guesses sent at once would get past.
 
-    codes_only: look at the lock of guesses at the second factor, which only who has proven the password meets.
+    is_code: mind the lock of guesses at the second factor too, which only who has proven the password meets.
     Raises: TooManySignIns.
     """
     now = utc_now()
@@ -312,15 +312,10 @@ def _require_unlocked(session: Session, attempt: _Attempt, *, codes_only: bool =
         UserSession.created_at > now - timedelta(days=KNOWN_ADDRESS_DAYS),
     )
     of_name = SignInFailures.username_key == attempt.username_key
-    if codes_only:
-        locks = sa.and_(of_name, SignInFailures.address == CODES, ~known)
-    else:
-        whole_address = sa.and_(SignInFailures.username_key == EVERY_NAME, SignInFailures.address == attempt.address)
-        locks = sa.or_(
-            sa.and_(of_name, SignInFailures.address == attempt.address),
-            sa.and_(of_name, SignInFailures.address == EVERY_ADDRESS, ~known),
-            sa.and_(whole_address, ~known),
-        )
+    whole_address = sa.and_(SignInFailures.username_key == EVERY_NAME, SignInFailures.address == attempt.address)
+    whole_name = sa.and_(of_name, SignInFailures.address.in_([EVERY_ADDRESS, CODES] if is_code else [EVERY_ADDRESS]))
+    here = sa.and_(of_name, SignInFailures.address == attempt.address)
+    locks = sa.or_(here, sa.and_(sa.or_(whole_name, whole_address), ~known))
     locked_until = session.scalar(sa.select(sa.func.max(SignInFailures.locked_until)).where(locks))
     if locked_until is not None and locked_until > now:
         raise TooManySignIns(retry_after_seconds=int((locked_until - now).total_seconds()) + 1)

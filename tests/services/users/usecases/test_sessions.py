@@ -26,7 +26,7 @@ from services.users.domain.lockouts import (
     name_key,
 )
 from services.users.hashing import AT_ONCE_MAX
-from services.users.models import RefreshToken, SignInFailures, User, UserSession
+from services.users.models import RefreshToken, SignInFailures, TotpSecret, User, UserSession
 from services.users.queries import introspect_session, list_my_sessions, list_user_sessions
 from services.users.sealing import SecretCipher
 from services.users.tokens import SigningKeys
@@ -195,13 +195,15 @@ class TestSignIn:
     ) -> None:
         with transaction() as session:
             make_user(session, "zoe", roles=["auditor"], status="disabled")
+            tom = make_user(session, "tom")
+            session.add(TotpSecret(user_id=tom.id, key_id="1", sealed=b"x", confirmed_at=utc_now()))
         statements: list[str] = []
 
         def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
             statements.append(statement.split("WHERE")[0])
 
         seen = []
-        for username, password in [("nobody", "wrong"), ("alice", "wrong"), ("zoe", PASSWORD)]:
+        for username, password in [("nobody", "wrong"), ("alice", "wrong"), ("zoe", PASSWORD), ("tom", "wrong")]:
             sa.event.listen(users_engine, "before_cursor_execute", note)
             with pytest.raises(InvalidCredentials):
                 sign_in(username, password)
@@ -209,7 +211,7 @@ class TestSignIn:
             seen.append(statements.copy())
             statements.clear()
         assert len(seen[0]) > 4
-        assert seen[0] == seen[1] == seen[2]
+        assert seen[0] == seen[1] == seen[2] == seen[3]
 
     def test_failed_sign_in_is_told_without_repeating_an_unknown_name(
         self, sign_in: Callable[..., TokenPairView], transaction: Transaction, alice: User

@@ -23,6 +23,7 @@ from shared.contracts.users import (
     InvalidCredentials,
     InvalidOtp,
     OtpRequired,
+    SignInBusy,
     TokenPairView,
     TooManySignIns,
     TotpEnrolmentView,
@@ -278,6 +279,27 @@ class TestGuessing:
             sign_in(enrolment["recovery_codes"][0])
         with transaction() as session:
             assert {e["payload"]["factor"] for e in events(session, "SignInFailed")} == {"otp"}
+
+    def test_guesses_sent_all_at_once_do_not_slip_past_the_lock(
+        self, enrolment: TotpEnrolmentView, sign_in: SignIn
+    ) -> None:
+        """Thirty guesses at once from an address that is known: whoever waited for the others minds their lock."""
+        sign_in(code_of(enrolment))
+        wrong, outcomes = wrong_code(enrolment), list[str]()
+
+        def attempt() -> None:
+            try:
+                sign_in(wrong)
+            except (InvalidOtp, TooManySignIns, SignInBusy) as error:
+                outcomes.append(error.code)
+
+        threads = [threading.Thread(target=copy_context().run, args=(attempt,)) for _ in range(30)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(outcomes) == 30
+        assert outcomes.count("invalid_otp") <= BY_USERNAME_AND_ADDRESS.failures_free
 
     def test_the_right_password_alone_does_not_clear_the_count(
         self, enrolment: TotpEnrolmentView, sign_in: SignIn
