@@ -1,4 +1,4 @@
-"""Callbacks of payment platforms. Open to everybody: the signature is checked in the ledger, which has the secrets."""
+"""What payment platforms say. Callbacks are open to everybody: the ledger, which has the secrets, checks who signed."""
 
 import threading
 from collections.abc import Iterator
@@ -11,10 +11,11 @@ from werkzeug.exceptions import BadRequest
 from gateway.blueprint import Blueprint
 from gateway.context import context
 from gateway.failures import Failures
+from gateway.paging import Listing, listing
 from gateway.parsing import body_of
 from gateway.rpc import call
-from gateway.schemas.channels import CallbackSchema, PaymentSchema
-from gateway.terms import View, declare, public
+from gateway.schemas.channels import CallbackSchema, ChannelQuery, PaymentSchema, UpstreamAnswerSchema
+from gateway.terms import View, declare, needs, public
 from shared.contracts.channels import CallbackRefused
 from shared.errors import RateLimited
 
@@ -23,7 +24,7 @@ AT_ONCE_MAX = 16  # the rest of a crowd waits here, where waiting is cheap, and 
 WAIT_SECONDS_MAX = 5.0
 HEADER_LENGTH_MAX = 1000
 
-blueprint = Blueprint("callbacks", __name__, description="What payment platforms tell by themselves.")
+blueprint = Blueprint("callbacks", __name__, description="What payment platforms tell, and what they answer.")
 _door = threading.BoundedSemaphore(AT_ONCE_MAX)
 _refused = Failures()
 
@@ -73,3 +74,12 @@ def receive_callback(code: str) -> Any:
     headers = {name: request.headers.get(name, "")[:HEADER_LENGTH_MAX] for name in SIGNATURE_HEADERS}
     with _through_the_door():
         return call("ledger", "receive_callback", code=code, headers=headers, body=_body())
+
+
+@blueprint.get("/orders/<order_no>/upstream-answers")
+@needs("orders:read")
+@blueprint.arguments(ChannelQuery, location="query")
+@blueprint.listing(UpstreamAnswerSchema)
+def list_upstream_answers(query: dict[str, Any], order_no: str) -> Listing:
+    """List what the platform answered when it was asked about an order, newest first, as it came."""
+    return listing("ledger", "list_upstream_answers", order_no=order_no, **query)

@@ -121,3 +121,15 @@ class CallbackSchema(Schema):
     outcome = fields.Word(CALLBACK_OUTCOMES, required=True)
     order_no = fields.Text(required=True)
     upstream_ref = fields.Text(required=True)
+
+
+class UpstreamAnswerSchema(Schema):
+    """What a platform answered when it was asked about an order: as it came, its first 16 384 characters."""
+
+    channel = fields.Text(required=True)
+    asked_for = fields.Text(required=True)
+    status_code = fields.Integer(required=True, allow_none=True, at_least=100, at_most=999)
+    body = fields.Text(required=True, length_max=16_384)
+    fault = fields.Text(required=True, allow_none=True)
+    request_id = fields.Text(required=True)
+    time = fields.Timestamp(required=True)

@@ -54,6 +54,28 @@ class CallbackView(TypedDict):
     upstream_ref: str
 
 
+class UpstreamAnswerView(TypedDict):
+    """What a platform answered when it was asked about an order: raw, its first 16 384 characters.
+
+    `asked_for` is callback or sync; `fault` says why the answer was none that counts.
+    """
+
+    channel: str
+    asked_for: str
+    status_code: int | None
+    body: str
+    fault: str | None
+    request_id: str
+    time: str
+
+
+class UpstreamAnswerPage(TypedDict):
+    """One page of answers, newest first."""
+
+    items: list[UpstreamAnswerView]
+    next_cursor: str | None
+
+
 class OrderSyncView(TypedDict):
     """What asking for pending orders came to: how many were asked for, and how often each outcome followed.
 

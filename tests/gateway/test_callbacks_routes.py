@@ -91,3 +91,16 @@ def test_failures_are_forgotten_after_the_window() -> None:
     assert (failures.seconds_to_wait("a"), failures.seconds_to_wait("b")) == (WINDOW_SECONDS, 0.0)
     now[0] = WINDOW_SECONDS + 1
     assert failures.seconds_to_wait("a") == 0.0
+
+
+def test_answers_of_the_platform_are_listed_as_they_came(gateway: Any, services: Any) -> None:
+    item = {
+        "channel": "alipay", "asked_for": "callback", "status_code": 200, "body": '{"payments":[]}', "fault": None,
+        "request_id": "req_1", "time": "2026-11-24T08:00:00.000000Z",
+    }  # fmt: skip
+    services.answer("ledger", "list_upstream_answers", {"items": [item | {"id": 7}], "next_cursor": None})
+    answer = gateway.bob.get("/api/v1/orders/P-1/upstream-answers", query_string={"limit": 5})
+    assert (answer.status_code, answer.json) == (200, {"items": [item], "next_cursor": None})
+    [call] = services.calls_of("ledger", "list_upstream_answers")
+    assert call.arguments == {"order_no": "P-1", "limit": 5, "cursor": None}
+    assert gateway.nobody.get("/api/v1/orders/P-1/upstream-answers").status_code == 401

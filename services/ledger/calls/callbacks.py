@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 
+from sqlalchemy.orm import Session
+
 from services.ledger.calls.channels import outbound_allow
 from services.ledger.calls.dependencies import LedgerDependencies
 from services.ledger.cipher import channel_cipher
+from services.ledger.queries import upstream_answers
 from services.ledger.usecases import callbacks, order_sync
-from shared.contracts.channels import CallbackView, OrderSyncView
+from shared.contracts.channels import CallbackView, OrderSyncView, UpstreamAnswerPage
 from shared.passport import Passport
-from shared.rpc.entrypoints import rpc
+from shared.rpc.entrypoints import query, rpc
 from shared.rpc.wire import current_call
 
 
@@ -39,3 +42,9 @@ class CallbackCalls(LedgerDependencies):
             cursor=cursor,
             allowed=outbound_allow(),
         )
+
+    @query("orders:read")
+    def list_upstream_answers(
+        self, session: Session, passport: Passport, *, order_no: str, limit: int, cursor: str | None = None
+    ) -> UpstreamAnswerPage:
+        return upstream_answers.list_upstream_answers(session, passport, order_no=order_no, limit=limit, cursor=cursor)

@@ -10,10 +10,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from services.ledger.queries.upstream_answers import list_upstream_answers
 from services.ledger.usecases import callbacks, channels
 from services.ledger.verification import prove
 from shared.contracts.channels import CallbackRefused, CallbackTooLarge, ChannelUnreachable
+from shared.contracts.ledger import OrderNotFound
 from shared.errors import InvalidRequest, ServiceError
+from tests.conftest import AURORA, BOREALIS, person
 from tests.services.ledger.channels import CIPHER, SECRET, new_secret, register
 from tests.services.ledger.conftest import THRESHOLD, Books, own_database
 from tests.services.ledger.orders import ALICE, add_merchants, create, fail, fund, refund, settle
@@ -290,6 +293,26 @@ def test_platform_that_can_be_asked_is_asked_before_money_is_credited(books: Cal
     assert '"fee":"0.05"' in body
     books.receive(payment(number), code="askable")
     assert platform.asked == [number]
+
+
+def test_raw_answers_are_read_by_who_sees_the_order(books: CallbackBooks, platform: QueryApi) -> None:
+    number = books.order(channel="askable")
+    platform.payments = [payment(number, status="pending")]
+    for _ in range(3):
+        books.receive(payment(number), code="askable")
+
+    def answers(name: str, merchant_id: str, **page: Any) -> Any:
+        someone = person(name, "operator", frozenset({merchant_id}))
+        page = {"limit": 2, "cursor": None} | page
+        return books.run(lambda session: list_upstream_answers(session, someone, order_no=number, **page))
+
+    first = answers("Bob", AURORA)
+    rest = answers("Bob", AURORA, cursor=first["next_cursor"])
+    assert (len(first["items"]), len(rest["items"]), rest["next_cursor"]) == (2, 1, None)
+    assert first["items"][0]["body"].startswith('{"payments":[')
+    assert (first["items"][0]["asked_for"], first["items"][0]["fault"]) == ("callback", None)
+    with pytest.raises(OrderNotFound):
+        answers("Charlie", BOREALIS)
 
 
 def test_crowd_of_callbacks_asks_once(books: CallbackBooks, platform: QueryApi) -> None:
