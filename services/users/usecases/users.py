@@ -114,7 +114,8 @@ def update_user(session: Session, passport: Passport, *, user_id: str, changes: 
         require_another_administrator(session, user)
     if "username" in changes:  # last, so that no read above writes it unguarded
         user.username, user.username_key = changes["username"], name_key(changes["username"])
-    changed = _changes(before, user.view())
+    with session.no_autoflush:  # what it was given is read again
+        changed = _changes(before, user.view())
     if changed:
         user.updated_at = sa.func.now()
         _flush_username(session)
