@@ -96,6 +96,8 @@ class _Entries(ContentHandler):
 class CamtStatement:
     """A camt.053 file, read entry by entry in bounded memory."""
 
+    tells_fees = True
+
     def __init__(self, chunks: Iterable[bytes], terms: Terms, *, zone_name: str) -> None:
         """Begin to read.
 

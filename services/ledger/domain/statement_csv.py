@@ -109,6 +109,7 @@ class CsvStatement:
         self._blocks = blocks(chunks)
         self._terms = terms
         self._reader = RecordReader(terms)
+        self.tells_fees = True
 
     def rows(self) -> Iterator[Record | list[Fault]]:
         """Return each row's record or faults. Raises: Unreadable, after the rows that could be read."""
@@ -141,6 +142,7 @@ class CsvStatement:
             if text.strip():
                 header = Header.find(text, self._terms)
                 header.check(line, self._terms)
+                self.tells_fees = "fee" in header.places
                 return header, line
         raise Unreadable(Fault(1, None, "The file is empty."))
 

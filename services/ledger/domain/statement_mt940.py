@@ -28,6 +28,8 @@ _ONE_WORD = re.compile(r"[!-~]{1,64}")
 class Mt940Statement:
     """An MT940 file, read record by record in bounded memory."""
 
+    tells_fees = False
+
     def __init__(self, chunks: Iterable[bytes], terms: Terms, *, zone_name: str) -> None:
         """Begin to read.
 

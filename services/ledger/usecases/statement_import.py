@@ -31,7 +31,7 @@ ATTEMPTS_MAX: Final = 5
 STATEMENT_SECONDS_MAX: Final = 1800
 WORK_MEM: Final = "64MB"
 PROGRESS_SECONDS: Final = 0.5
-PERCENT_READ: Final = 50
+PERCENT_READ: Final = 90
 SERVICE: Final = "ledger"
 
 
@@ -135,6 +135,7 @@ class _File:
         self._books = books
         self.row = row
         self.terms = terms
+        self.tells_fees = True
         self._zone_name = zone_name
         self._percent = 0
         self._told_at = 0.0
@@ -147,11 +148,16 @@ class _File:
 
     def rows(self) -> Iterator[Record | list[Fault]]:
         """Return each row's record or faults. Raises: Unreadable."""
+        reader = self._reader()
+        yield from reader.rows()
+        self.tells_fees = reader.tells_fees
+
+    def _reader(self) -> CsvStatement | Mt940Statement | CamtStatement:
         if self.row.format == "csv":
-            return CsvStatement(self.chunks(), self.terms).rows()
+            return CsvStatement(self.chunks(), self.terms)
         if self.row.format == "mt940":
-            return Mt940Statement(self.chunks(), self.terms, zone_name=self._zone_name).rows()
-        return CamtStatement(self.chunks(), self.terms, zone_name=self._zone_name).rows()
+            return Mt940Statement(self.chunks(), self.terms, zone_name=self._zone_name)
+        return CamtStatement(self.chunks(), self.terms, zone_name=self._zone_name)
 
     def tell(self, rows: int, *, is_read: bool = False) -> None:
         """Tell how many rows have been read, for others to see, unless that was told a moment ago."""

@@ -10,19 +10,15 @@ from datetime import datetime
 from typing import Any, Final, Protocol, cast
 
 import psycopg
-from psycopg import sql
 from sqlalchemy.orm import Session
 
 from services.ledger.domain.statement_csv import CleanCsv, NotClean
+from services.ledger.domain.statement_lines import COLUMNS, RecordLines
 from services.ledger.domain.statements import Fault, Record, Terms, Unreadable
 from shared.contracts.statements import FAULTS_KEPT_MAX
 from shared.masking import mask_text
-from shared.money import currencies, fraction_digits
 
 ROWS_AT_ONCE: Final = 500  # after so many the process's other work has its turn
-
-# What came later, or at the same instant says that more has happened, is what the platform says now.
-_RANK: Final = "array_position(array['pending', 'failed', 'success', 'refunded'], {}.status)"
 
 
 class StatementFile(Protocol):
@@ -30,6 +26,7 @@ class StatementFile(Protocol):
 
     row: Any
     terms: Terms
+    tells_fees: bool  # once its rows have been read
 
     def chunks(self) -> Iterator[bytes]: ...
 
@@ -78,93 +75,53 @@ _READ_IT: Final = (NotClean, psycopg.DataError, psycopg.IntegrityError, psycopg.
 def copy_rows(session: Session, file: StatementFile) -> Outcome | None:
     """Import a file by copying it as it is. Returns: None for a file that has to be read."""
     try:
-        clean = CleanCsv(file.chunks(), file.terms)
         with session.begin_nested():
-            cursor = _cursor(session)
-            rows = _copy(cursor, clean, file)
-            if not rows:
-                raise NotClean
-            outcome = Outcome(rows=rows)
-            _note_times(cursor, outcome, _clean_times(clean))
-            source = _clean_source(clean, file.terms)
-            return _write(session, file, source, outcome, has_fee="fee" in clean.header.places)
+            return _copy_as_new(session, file)
+    except psycopg.errors.UniqueViolation:
+        pass
+    except _READ_IT:
+        return None
+    try:
+        with session.begin_nested():
+            return _copy_over(session, file)
     except _READ_IT:
         return None
 
 
-def _copy(cursor: psycopg.Cursor[Any], clean: CleanCsv, file: StatementFile) -> int:
-    columns = [sql.Identifier(f"c{place}") for place in range(len(clean.header.names))]
-    cursor.execute(
-        sql.SQL(
-            "create temporary table staged ({}, line bigint generated always as identity (start 2)) on commit drop"
-        ).format(sql.SQL(", ").join(sql.SQL("{} text").format(column) for column in columns))
-    )
-    copying = sql.SQL("copy staged ({}) from stdin (format csv, delimiter {})").format(
-        sql.SQL(", ").join(columns), sql.Literal(clean.header.delimiter)
-    )
-    rows = 0
-    with cursor.copy(copying) as copy:
-        for block in clean.blocks():
+def _copy_as_new(session: Session, file: StatementFile) -> Outcome:
+    """Copy records straight to their place, which most of a day's are new in.
+
+    Raises: psycopg.errors.UniqueViolation for a reference that is known, or stands in the file twice.
+    """
+    constants = {"channel": file.row.channel, "source": "statement", "statement_id": file.row.id}
+    lines = RecordLines(CleanCsv(file.chunks(), file.terms), file.terms, constants=tuple(constants.values()))
+    outcome = _copy(_cursor(session), "upstream_records", (*COLUMNS, *constants), lines, file)
+    outcome.new = outcome.rows
+    return outcome
+
+
+def _copy_over(session: Session, file: StatementFile) -> Outcome:
+    """Copy records beside those that are known, and merge both."""
+    cursor = _cursor(session)
+    cursor.execute(_CREATE_STAGED)
+    clean = CleanCsv(file.chunks(), file.terms)
+    outcome = _copy(cursor, "staged", COLUMNS, RecordLines(clean, file.terms), file)
+    return _merge(cursor, file, outcome, has_fee="fee" in clean.header.places)
+
+
+def _copy(
+    cursor: psycopg.Cursor[Any], table: str, columns: tuple[str, ...], lines: RecordLines, file: StatementFile
+) -> Outcome:
+    query = f"copy {table} ({', '.join(columns)}) from stdin (format csv, delimiter E'\\t')"
+    with cursor.copy(query) as copy:
+        for block in lines.blocks():
             copy.write(block)
-            rows += block.count(b"\n")
-            file.tell(rows)
-    return rows
+            file.tell(lines.rows)
+    if not lines.rows:
+        raise NotClean
+    return Outcome(rows=lines.rows, first_occurred_at=lines.first_occurred_at, last_occurred_at=lines.last_occurred_at)
 
 
-def _clean_source(clean: CleanCsv, terms: Terms) -> sql.Composed:
-    """Return the query that makes records of rows that have the clean shape; what does not fit is null, or an error."""
-
-    def column(name: str) -> sql.Composable:
-        place = clean.header.places.get(name)
-        return sql.SQL("null::text") if place is None else sql.Identifier(f"c{place}")
-
-    def minor(name: str) -> sql.Composed:
-        return sql.SQL(
-            "case when scale({0}::numeric) <= d.digits then ({0}::numeric * d.minor_units)::bigint end"
-        ).format(column(name))
-
-    currency = column("currency") if "currency" in clean.header.places else sql.Literal(terms.currency)
-    known = sql.SQL(", ").join(
-        sql.SQL("({}, {}, {}::numeric)").format(code, fraction_digits(code), 10 ** fraction_digits(code))
-        for code in currencies()
-    )
-    words = sql.SQL(" ").join(
-        sql.SQL("when {} then {}").format(word, status) for word, status in clean.statuses.items()
-    )
-    return sql.SQL(
-        "select line, {upstream_ref} as upstream_ref, {order_no} as order_no, {amount} as amount,"
-        " case when {fee_text} is null then 0 else {fee} end as fee, d.currency,"
-        " case lower({status}) {words} end as status,"
-        " ({time} || {suffix})::timestamptz as occurred_at"
-        " from staged left join (values {known}) as d (currency, digits, minor_units) on d.currency = {currency}"
-    ).format(
-        upstream_ref=column("upstream_ref"),
-        order_no=column("order_no"),
-        amount=minor("amount"),
-        fee_text=column("fee"),
-        fee=minor("fee"),
-        currency=currency,
-        status=column("status"),
-        words=words,
-        time=column("time"),
-        suffix=sql.Literal(clean.time_suffix),
-        known=known,
-    )
-
-
-def _clean_times(clean: CleanCsv) -> sql.Composed:
-    """Return the query for the first and the last time of rows that have the clean shape."""
-    column, suffix = sql.Identifier(f"c{clean.header.places['time']}"), sql.Literal(clean.time_suffix)
-    # To compare texts takes a fifth of the time that it takes to read them.
-    form = (
-        '(min({0} collate "C") || {1})::timestamptz' if clean.has_comparable_times else "min(({0} || {1})::timestamptz)"
-    )
-    first = sql.SQL(form).format(column, suffix)
-    last = sql.SQL(form.replace("min(", "max(")).format(column, suffix)
-    return sql.SQL("select {}, {} from staged").format(first, last)
-
-
-_STAGED_COLUMNS: Final = "line, upstream_ref, order_no, amount, fee, currency, status, occurred_at"
 _CREATE_STAGED: Final = """
 create temporary table staged (line bigint, upstream_ref text, order_no text, amount bigint, fee bigint, currency text,
     status text, occurred_at timestamptz) on commit drop
@@ -176,7 +133,7 @@ def read_rows(session: Session, file: StatementFile) -> Outcome:
     outcome = Outcome()
     cursor = _cursor(session)
     cursor.execute(_CREATE_STAGED)
-    with cursor.copy(f"copy staged ({_STAGED_COLUMNS}) from stdin") as copy:
+    with cursor.copy(f"copy staged ({', '.join(Record._fields)}) from stdin") as copy:
         try:
             _stage_rows(copy, file, outcome)
         except Unreadable as error:
@@ -187,9 +144,9 @@ def read_rows(session: Session, file: StatementFile) -> Outcome:
         outcome.refuse(Fault(1, None, "The file has no rows."))
     if not outcome.is_kept(is_partial=file.row.is_partial):
         return outcome
-    source = sql.SQL("select {} from staged").format(sql.SQL(_STAGED_COLUMNS))
-    _note_times(cursor, outcome, sql.SQL("select min(occurred_at), max(occurred_at) from staged"))
-    return _write(session, file, source, outcome, has_fee=True)
+    times = cursor.execute("select min(occurred_at), max(occurred_at) from staged").fetchone()
+    outcome.first_occurred_at, outcome.last_occurred_at = times or (None, None)
+    return _merge(cursor, file, outcome, has_fee=file.tells_fees)
 
 
 def _stage_rows(copy: psycopg.Copy, file: StatementFile, outcome: Outcome) -> None:
@@ -232,62 +189,40 @@ def _refuse_repeated(cursor: psycopg.Cursor[Any], file: StatementFile, outcome: 
         outcome.faults = sorted([*outcome.faults, *named], key=lambda fault: fault.line)[:FAULTS_KEPT_MAX]
 
 
-def _note_times(cursor: psycopg.Cursor[Any], outcome: Outcome, query: sql.SQL | sql.Composed) -> None:
-    outcome.first_occurred_at, outcome.last_occurred_at = cursor.execute(query).fetchone() or (None, None)
+def _merge(cursor: psycopg.Cursor[Any], file: StatementFile, outcome: Outcome, *, has_fee: bool) -> Outcome:
+    """Write the staged records over what is known.
 
-
-def _write(
-    session: Session,
-    file: StatementFile,
-    source: sql.Composed,
-    outcome: Outcome,
-    *,
-    has_fee: bool,
-) -> Outcome:
-    """Write records: first as if all of them were new, which most days are, else one by one over what is there.
-
-    Raises: psycopg.IntegrityError, for a reference that stands in the file twice.
+    has_fee: whether the file tells fees; one that does not leaves them as they are.
+    Raises: psycopg.errors.UniqueViolation, CardinalityViolation for a reference that is staged twice.
     """
     file.tell(outcome.rows, is_read=True)
-    adding = sql.SQL(
-        "insert into upstream_records as r"
-        " (channel, upstream_ref, order_no, amount, fee, currency, status, occurred_at, source, statement_id, line)"
-        " select {channel}, upstream_ref, order_no, amount, fee, currency, status, occurred_at, 'statement', {id}, line"
-        " from ({source}) as s"
-    ).format(channel=file.row.channel, id=file.row.id, source=source)
-    try:
-        with session.begin_nested():
-            outcome.new = _cursor(session).execute(adding).rowcount
-            return outcome
-    except psycopg.errors.UniqueViolation:
-        pass
-    merging = sql.SQL("with written as ({} {} returning r.xmax = 0 as is_new) {}").format(
-        adding,
-        sql.SQL(_merge(has_fee=has_fee)),
-        sql.SQL("select count(*) filter (where is_new), count(*) filter (where not is_new) from written"),
-    )
-    cursor = _cursor(session)
-    outcome.new, outcome.changed = cursor.execute(merging).fetchone() or (0, 0)
-    if outcome.new + outcome.changed < outcome.rows - outcome.refused:
-        # A row that says nothing new may stand in the file twice without having been noticed.
-        repeated = sql.SQL("select 1 from ({}) as s group by upstream_ref having count(*) > 1 limit 1").format(source)
-        if cursor.execute(repeated).fetchone():
-            raise psycopg.errors.UniqueViolation
+    cursor.execute("analyze staged")
+    merging = _MERGE.format(fee="excluded.fee" if has_fee else "r.fee")
+    outcome.new, outcome.changed = cursor.execute(merging, [file.row.channel, file.row.id]).fetchone() or (0, 0)
+    # A row that says nothing new may be there twice without having been noticed.
+    if outcome.new + outcome.changed < outcome.rows - outcome.refused and cursor.execute(_ANY_TWICE).fetchone():
+        raise psycopg.errors.UniqueViolation
     return outcome
 
 
-def _merge(*, has_fee: bool) -> str:
-    """Return how a row goes over what is known: unless it says nothing new, and never back in time.
-
-    has_fee: whether the file tells fees; one that does not leaves them as they are.
-    """
-    fee = "excluded.fee" if has_fee else "r.fee"
-    order_no = "coalesce(excluded.order_no, r.order_no)"
-    return f"""
+# A row goes over what is known unless it says nothing new, and never back in time: what came later, or at the same
+# instant says that more has happened, is what the platform says now.
+_RANK: Final = "array_position(array['pending', 'failed', 'success', 'refunded'], {}.status)"
+_MERGE: Final = f"""
+with written as (
+    insert into upstream_records as r (channel, upstream_ref, order_no, amount, fee, currency, status, occurred_at,
+        source, statement_id, line)
+    select %s, upstream_ref, order_no, amount, fee, currency, status, occurred_at, 'statement', %s, line from staged
         on conflict (upstream_ref, channel) do update
-       set order_no = {order_no}, amount = excluded.amount, fee = {fee}, currency = excluded.currency,
-           status = excluded.status, occurred_at = excluded.occurred_at, source = excluded.source,
-           statement_id = excluded.statement_id, line = excluded.line
+       set order_no = coalesce(excluded.order_no, r.order_no), amount = excluded.amount, fee = {{fee}},
+           currency = excluded.currency, status = excluded.status, occurred_at = excluded.occurred_at,
+           source = excluded.source, statement_id = excluded.statement_id, line = excluded.line
      where (r.order_no, r.amount, r.fee, r.currency, r.status, r.occurred_at) is distinct from
-           ({order_no}, excluded.amount, {fee}, excluded.currency, excluded.status, excluded.occurred_at)
-       and (excluded.occurred_at, {_RANK.format("excluded")}) >= (r.occurred_at, {_RANK.format("r")})"""
+           (coalesce(excluded.order_no, r.order_no), excluded.amount, {{fee}}, excluded.currency, excluded.status,
+            excluded.occurred_at)
+       and (excluded.occurred_at, {_RANK.format("excluded")}) >= (r.occurred_at, {_RANK.format("r")})
+    returning r.xmax = 0 as is_new
+)
+select count(*) filter (where is_new), count(*) filter (where not is_new) from written
+"""
+_ANY_TWICE: Final = "select 1 from staged group by upstream_ref having count(*) > 1 limit 1"

@@ -222,9 +222,10 @@ def test_a_row_that_says_nothing_new_twice_is_a_fault_too(books: Books) -> None:
     assert records(books).keys() == {"u1"}
 
 
-def test_a_file_without_fees_and_numbers_leaves_those_that_are_known(books: Books) -> None:
+@pytest.mark.parametrize("word", ["success", '"success"'])
+def test_a_file_without_fees_and_numbers_leaves_those_that_are_known(books: Books, word: str) -> None:
     take(books, HEADER + row("u1", status="pending"))
-    take(books, "upstream_ref,amount,currency,status,time\nu1,10.00,CNY,success,2026-11-22T09:30:00Z\n")
+    take(books, f"upstream_ref,amount,currency,status,time\nu1,10.00,CNY,{word},2026-11-22T09:30:00Z\n")
     record = records(books)["u1"]
     assert (record.status, record.fee, record.order_no) == ("success", 10, "O-u1")
 
@@ -425,14 +426,15 @@ def test_progress_is_seen_while_the_import_runs(books: Books, monkeypatch: pytes
     statement_id = send(books, HEADER + "".join(row(f"u{n}") for n in range(200)), chunk_bytes=1000).result[
         "statement_id"
     ]
-    write: Callable[..., Any] = statement_rows._write
+    copy: Callable[..., Any] = statement_rows._copy
 
     def look(*args: Any, **kwargs: Any) -> Any:
+        outcome = copy(*args, **kwargs)
         view = books.run(lambda s: queries.get_statement(s, ALICE, statement_id=statement_id))
         seen.append((view["status"], view["rows_done"], view["percent_done"]))
-        return write(*args, **kwargs)
+        return outcome
 
-    monkeypatch.setattr(statement_rows, "_write", look)
+    monkeypatch.setattr(statement_rows, "_copy", look)
     import_statement(books, statement_id=statement_id, zone_name="UTC")
     [(status, rows_done, percent_done)] = seen
     assert (status, rows_done) == ("importing", 200)

@@ -64,6 +64,8 @@ def test_any_camt_ends(pieces: list[bytes]) -> None:
 class File:
     """A statement's file in memory."""
 
+    tells_fees = True
+
     def __init__(self, content: bytes, terms: Terms) -> None:
         self.row = sa.Row  # type: ignore[assignment]
         self.content = content
