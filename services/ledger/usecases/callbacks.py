@@ -5,9 +5,10 @@ order, so that a crowd of callbacks asks once.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from threading import Lock
 from typing import Any, Final
@@ -96,14 +97,15 @@ def receive_callback(
     webhook_id, signed_at = _checked(channel, headers, raw)
     if known is not None:
         return _view(known)
-    payment = _read(raw, channel, signed_at)
+    report = Report(_read(raw, channel, signed_at), "callback", webhook_id)
+    digest = sha256(raw).digest()
     with acting_for(channel) as passport:
-        report = Report(payment, "callback", webhook_id)
-        digest = sha256(raw).digest()
-        if not channel.is_askable:
-            return _take(books, passport, channel, report, digest)
-        with _turns.of((code, payment.order_no)):
-            return _ask_and_take(books, passport, channel, report, digest, allowed)
+        take = partial(_take, books, passport, channel, report, digest)
+        try:
+            return take()
+        except _MustAsk:
+            with _turns.of((code, report.payment.order_no)):
+                return _ask_and_take(books, channel, report, take, allowed)
 
 
 def _checked(channel: Channel | None, headers: Mapping[str, str], body: bytes) -> tuple[str, datetime]:
@@ -125,13 +127,20 @@ def _read(body: bytes, channel: Channel, signed_at: datetime) -> Payment:
     return read_payment(content, statuses=channel.statuses, default_time=signed_at)
 
 
+class _MustAsk(Exception):
+    """The order would follow, and its platform can be asked, and was not."""
+
+
 def _ask_and_take(
-    books: Books, passport: Passport, channel: Channel, report: Report, digest: bytes, allowed: frozenset[str]
+    books: Books, channel: Channel, report: Report, take: Callable[..., CallbackView], allowed: frozenset[str]
 ) -> CallbackView:
-    payment = report.payment
-    order = books.run(lambda session: find_order(session, channel, payment.order_no))
-    if outcome_of(order, payment) not in (Outcome.SETTLED, Outcome.FAILED):
-        return _take(books, passport, channel, report, digest)
+    known = books.run(lambda session: _known(session, channel.code, str(report.webhook_id)))
+    if known is not None:
+        return _view(known)
+    try:
+        return take()  # whose turn was before may have asked already
+    except _MustAsk:
+        payment = report.payment
     answer = ask_channel(
         books,
         channel,
@@ -142,7 +151,7 @@ def _ask_and_take(
     )
     if answer.fault is not None:
         raise ChannelUnreachable(retry_after_seconds=RETRY_AFTER_SECONDS)
-    return _take(books, passport, channel, report, digest, answered=answer.payments)
+    return take(answered=answer.payments)
 
 
 def _take(
@@ -154,17 +163,17 @@ def _take(
     *,
     answered: Sequence[Payment] | None = None,
 ) -> CallbackView:
-    """Note the callback and let the order follow, in one transaction.
+    """Let the order follow and note the callback, in one transaction.
 
     answered: the order's payments as the platform has them, which count; None where it was not asked.
+    Raises: _MustAsk.
     """
     threshold = books.threshold()
 
     def work(session: Session) -> Any:
-        known = _known(session, channel.code, report.webhook_id or "", is_locked=True)
-        if known is not None:
-            return known
         if answered is None:
+            if channel.is_askable:
+                _refuse_unasked(session, channel, report.payment)
             outcome = take_report(session, passport, channel, report, threshold=threshold)
         elif all(payment.upstream_ref != report.payment.upstream_ref for payment in answered):
             order = find_order(session, channel, report.payment.order_no)
@@ -181,19 +190,25 @@ def _take(
     return _view(books.run(work))
 
 
-def _known(session: Session, code: str, webhook_id: str, *, is_locked: bool = False) -> Any:
-    """Return what a callback came to before, or None.
+def _refuse_unasked(session: Session, channel: Channel, payment: Payment) -> None:
+    """Refuse to let an order follow what its platform was not asked about. Raises: _MustAsk."""
+    order = find_order(session, channel, payment.order_no, is_locked=True)
+    if outcome_of(order, payment) in (Outcome.SETTLED, Outcome.FAILED):
+        raise _MustAsk
 
-    is_locked: another delivery of it waits from here on, until this transaction has ended.
-    """
-    if is_locked:
-        lock = sa.text("select pg_advisory_xact_lock(hashtextextended('callback ' || :channel || ' ' || :id, 0))")
-        session.execute(lock, {"channel": code, "id": webhook_id})
+
+def _known(session: Session, code: str, webhook_id: str) -> Any:
+    """Return what a callback came to before, or None."""
     query = sa.select(callbacks).where(callbacks.c.channel == code, callbacks.c.webhook_id == webhook_id)
     return session.execute(query).first()
 
 
 def _note(session: Session, channel: Channel, report: Report, digest: bytes, outcome: Outcome) -> Any:
+    """Note what a callback came to.
+
+    Returns: the note; that of another delivery of the same callback, where one was quicker. What this one did is
+    nothing then: the order's lock let it see that all was done.
+    """
     values = {
         "channel": channel.code,
         "webhook_id": report.webhook_id,
@@ -202,7 +217,8 @@ def _note(session: Session, channel: Channel, report: Report, digest: bytes, out
         "upstream_ref": report.payment.upstream_ref,
         "outcome": outcome.value,
     }
-    return session.execute(postgresql.insert(callbacks).values(values).returning(callbacks)).one()
+    noting = postgresql.insert(callbacks).values(values).on_conflict_do_nothing().returning(callbacks)
+    return session.execute(noting).first() or _known(session, channel.code, str(report.webhook_id))
 
 
 def _view(row: Any) -> CallbackView:

@@ -428,3 +428,15 @@ def test_refusal_within_leaves_nothing_behind(books: CallbackBooks, monkeypatch:
     monkeypatch.undo()
     assert (books.status(number), books.records()) == ("pending", [])
     assert books.receive(payment(number), webhook_id="msg_c")["outcome"] == "settled"
+
+
+def test_crowd_of_one_message_that_is_denied_asks_and_tells_once(books: CallbackBooks, platform: QueryApi) -> None:
+    number = books.order(channel="askable")
+    contexts = [copy_context() for _ in range(10)]
+    with ThreadPoolExecutor(10) as pool:
+        work = [
+            pool.submit(c.run, lambda: books.receive(payment(number), code="askable", webhook_id="msg_x"))
+            for c in contexts
+        ]
+        assert {done.result()["outcome"] for done in work} == {"not_confirmed"}
+    assert (platform.asked, len(books.told())) == ([number], 1)
