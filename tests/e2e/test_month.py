@@ -1,15 +1,16 @@
 """A month of three channels: everything that does not fit is found, and nothing else; corrected, the books close.
 
-Orders are made and settled through the gateway while the ledger's clock stands in last month (`turned_clock.py`); the
-platforms' statements are uploaded, the days reconciled, checked, corrected and closed through the gateway too. By hand
-with `COUNTINGHOUSE_MONTH_ORDERS=100000`; fewer orders otherwise, with the same number of days and channels.
+Orders are made and settled through the gateway while the ledger's clock stands in last month (`turned_clock.py`). The
+simulator is their payment platform; its statements are uploaded, the days reconciled, checked, corrected and closed
+through the gateway too. By hand with `COUNTINGHOUSE_MONTH_ORDERS=100000`; fewer orders otherwise, with the same number
+of days and channels.
 """
 
 import os
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -20,6 +21,7 @@ import pytest
 import requests
 
 from shared.times import day_bounds, parse_rfc3339, rfc3339
+from simulators.payment_platform import RunningPlatform, running_platform
 from tests.e2e.conftest import Api, Platform, eventually
 from tests.e2e.turned_clock import TurnedClock, turned_clock
 
@@ -80,13 +82,10 @@ class Staff:
                 return
             cursor = {"cursor": page["next_cursor"]}
 
-    def upload(self, channel: str, lines: Iterable[str]) -> None:
-        text = "\n".join(["upstream_ref,order_no,amount,fee,currency,status,time", *lines, ""])
+    def upload(self, channel: str, statement: bytes) -> None:
         url = f"{self.api.url}/api/v1/channels/{channel}/statements"
         headers = {"Content-Type": "text/csv"}
-        sent = self._answered(
-            lambda: self.api.http.post(url, data=text.encode(), headers=headers, timeout=60), 201, 202
-        )
+        sent = self._answered(lambda: self.api.http.post(url, data=statement, headers=headers, timeout=60), 201, 202)
         statement_id = sent["statement_id"]
         eventually(lambda: self.get(f"/statements/{statement_id}")["status"] == "imported", within_seconds=120)
 
@@ -94,12 +93,12 @@ class Staff:
 class Month:
     """The orders of a month and what their platforms say, with what was planted to be found."""
 
-    def __init__(self, staff: Staff, merchants: list[str], *, first: date) -> None:
-        self.staff, self.merchants, self.first = staff, merchants, first
+    def __init__(self, staff: Staff, simulator: RunningPlatform, merchants: list[str], *, first: date) -> None:
+        self.staff, self.simulator, self.merchants, self.first = staff, simulator, merchants, first
         self.rng = random.Random(30)
         self.channels = [f"month-{secrets.token_hex(3)}-{n}" for n in range(CHANNELS)]
         self.days = [first + timedelta(days=n) for n in range(DAYS)]
-        self.records: list[dict[str, Any]] = []
+        self.records = 0
         self.planted: dict[tuple[str, str, str | None], dict[str, Any]] = {}
         places = [(n + 1) * ORDERS // (PLANTED + 1) for n in range(PLANTED)]
         self._plants = {place: KINDS[n % len(KINDS)] for n, place in enumerate(places)}
@@ -140,8 +139,8 @@ class Month:
             order = self.staff.post(f"/orders/{number}/refund", {"reason": "Returned.", **part}, expected=200)
         return plan | {"order": order}
 
-    def hear(self, lived: dict[str, Any], now: datetime) -> None:
-        """Note what the platform says of an order, or does not, and what is to be found because of it."""
+    def hear(self, lived: dict[str, Any], now: datetime) -> list[dict[str, str]]:
+        """Return the platform's payments of an order, and note what is to be found because of them."""
         order, plant = lived["order"], lived["plant"]
         number = order["order_no"]
         settled_at = parse_rfc3339(order["settled_at"]) if order["settled_at"] else now
@@ -149,8 +148,9 @@ class Month:
         record = {
             "upstream_ref": f"u-{number}",
             "order_no": number,
-            "channel": order["channel"],
+            "account": order["channel"],
             "amount": Decimal(order["amount"]),
+            "currency": order["currency"],
             "status": statuses[lived["end"]],
             "at": settled_at + timedelta(seconds=lived["seconds_off"]),
         }
@@ -168,21 +168,30 @@ class Month:
         elif plant == "duplicate_upstream":
             ref = f"again-{ref}"
             said.append(record | {"upstream_ref": ref, "at": record["at"] + timedelta(minutes=1)})
-        self.records += said
+        self.records += len(said)
         if plant:
             self.planted[plant, number, ref] = order
-
-    def statement(self, channel: str, day: date) -> list[str]:
-        """Return the lines of a platform's statement of a day."""
-        start, end = day_bounds(day, ZONE)
-        mine = [r for r in self.records if r["channel"] == channel and start <= r["at"] < end]
         return [
-            f"{r['upstream_ref']},{r['order_no']},{r['amount']},0.00,CNY,{r['status']},{rfc3339(r['at'])}" for r in mine
+            {name: str(value) for name, value in one.items() if name != "at"} | {"time": rfc3339(one["at"])}
+            for one in said
         ]
+
+    def upload_statement(self, channel: str, day: date) -> None:
+        """Upload what the platform says of a day, unless it says nothing."""
+        statement = self.simulator.statement(channel, day.isoformat(), zone=ZONE)
+        if statement.count(b"\n") > 1:
+            self.staff.upload(channel, statement)
 
     def mismatches(self) -> list[Any]:
         """Return all mismatches of the channels, from the gateway."""
         return [item for channel in self.channels for item in self.staff.pages("/mismatches", channel=channel)]
+
+
+@pytest.fixture
+def simulator() -> Iterator[RunningPlatform]:
+    """The payment platforms of all channels, an account each."""
+    with running_platform() as platform:
+        yield platform
 
 
 @pytest.fixture
@@ -220,8 +229,8 @@ def live_through(month: Month, clock: TurnedClock) -> None:
             plans = [month.plan(number) for number in range(n * ORDERS // DAYS, (n + 1) * ORDERS // DAYS)]
             for part, at in enumerate((start + timedelta(seconds=1), start + timedelta(hours=12), end)):
                 clock.turn(at - timedelta(seconds=2) if at == end else at)
-                for lived in pool.map(month.live, plans[part::3]):
-                    month.hear(lived, at)
+                payments = [one for lived in pool.map(month.live, plans[part::3]) for one in month.hear(lived, at)]
+                month.simulator.make_payments(payments)
             assert {row["sum"] for row in staff.get("/trial-balance")["items"]} == {"0"}
     clock.turn_back()
 
@@ -288,22 +297,24 @@ def close(month: Month) -> None:
 
 
 @pytest.mark.timeout(600 + ORDERS // 10)
-def test_a_month_of_three_channels_is_reconciled_corrected_and_closed(platform: Platform, staff: Staff) -> None:
+def test_a_month_of_three_channels_is_reconciled_corrected_and_closed(
+    platform: Platform, staff: Staff, simulator: RunningPlatform
+) -> None:
     today = datetime.now(ZoneInfo(ZONE)).date()
     first = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
-    month = Month(staff, [platform.merchant() for _ in range(MERCHANTS)], first=first)
+    month = Month(staff, simulator, [platform.merchant() for _ in range(MERCHANTS)], first=first)
     for code in month.channels:
         staff.post("/channels", {"code": code, "name": code, "kind": "statement"})
     with turned_clock(platform.system) as clock:
         live_through(month, clock)
-    each_day(month, lambda channel, day: (lines := month.statement(channel, day)) and staff.upload(channel, lines))
+    each_day(month, month.upload_statement)
 
     runs = reconcile(month)
     found = month.mismatches()
     assert {(m["kind"], m["order_no"], m["upstream_ref"]) for m in found} == month.planted.keys()
     assert {m["status"] for m in found} == {"open"}
     assert (len(found), sum(run["found"] for run in runs)) == (PLANTED, PLANTED)
-    assert sum(run["records"] for run in runs) == len(month.records)
+    assert sum(run["records"] for run in runs) == month.records
     ids = {m["id"] for m in found}
     reconcile(month)
     assert {m["id"] for m in month.mismatches()} == ids
