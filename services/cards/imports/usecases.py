@@ -10,6 +10,7 @@ from services.cards.models import Card
 from services.cards.usecases import assign_cards, create_cards
 from shared.contracts.card_imports import ImportedRowView, ImportView
 from shared.errors import ServiceError
+from shared.masking import mask_text
 from shared.passport import Passport
 
 
@@ -109,9 +110,11 @@ def _done(row: Row, card: Card) -> ImportedRowView:
 
 
 def _refused(row: Row, refusal: ServiceError) -> ImportedRowView:
+    card_id = row.cells.get("card_id")
     return {
         "line": row.line,
-        "card_id": row.cells.get("card_id"),
+        # The answer is kept under its idempotency key, and a number may stand in the wrong column.
+        "card_id": None if card_id is None else mask_text(card_id),
         "number_masked": None,
         "error": {
             "code": refusal.code,

@@ -132,6 +132,12 @@ def test_one_row_that_cannot_be_had_keeps_no_other_card_from_its_merchant(sessio
     assert session.get(Card, moved_twice).merchant_id == BOREALIS
 
 
+def test_number_in_the_wrong_column_is_not_repeated(take_in) -> None:
+    report = take_in(f",,,,,{AURORA},{VISA}", f",,{VISA},CNY,,,", f",411111,x,{VISA},,,", f",411111,x,CNY,,{VISA},")
+    assert codes(report) == ["secret_in_row"] * 4
+    assert VISA not in str(report)
+
+
 def test_a_number_that_stands_twice_in_a_file_makes_one_card(take_in) -> None:
     report = take_in(*[f"{VISA},,Ada,CNY,,,"] * 3)
     assert codes(report) == [None, "card_number_taken", "card_number_taken"]
