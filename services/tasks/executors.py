@@ -4,12 +4,16 @@ Each call bears an idempotency key made of the run's id and the item, so that a 
 connection, has one effect.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from shared.contracts.channels import OrderSyncView
 from shared.contracts.ledger import VerificationView
 from shared.contracts.reconciliations import CheckView, DailyView, DayRunsView, MonthlyView
 from shared.passport import Passport
+
+SYNC_CALL_SECONDS = 60.0
 
 
 class TaskFailed(Exception):
@@ -160,8 +164,40 @@ def _checks_not_ok(run: Run, ledger: Service, date: str) -> list[CheckView]:
     return not_ok
 
 
+def order_status_sync(run: Run, services: Mapping[str, Service]) -> dict[str, Any]:
+    """Let the ledger ask payment platforms for pending orders, page by page.
+
+    Returns: how many were `asked` for, how often each of the `outcomes` followed, how many are `unanswered`.
+    Raises: TaskFailed with the same result where a platform does not answer at all.
+    """
+    asked = unanswered = 0
+    outcomes: Counter[str] = Counter()
+    unreachable: set[str] = set()
+    cursor: str | None = None
+    while True:
+        seconds = min(run.seconds_left(), SYNC_CALL_SECONDS)
+        page: OrderSyncView = services["ledger"].call(
+            "sync_order_statuses", cursor=cursor, passport=run.passport, timeout=seconds
+        )
+        asked, unanswered = asked + page["asked"], unanswered + page["unanswered"]
+        outcomes.update(page["outcomes"])
+        unreachable.update(page["unreachable"])
+        run.progress(asked, None, f"{asked} orders asked for")
+        run.check()
+        cursor = page["next_cursor"]
+        if cursor is None or not page["asked"]:  # a page without a question is one that had no time for any
+            break
+    result = {"asked": asked, "outcomes": dict(outcomes), "unanswered": unanswered, "unreachable": sorted(unreachable)}
+    followed = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())) or "none followed"
+    run.log(f"Asked for {asked} pending orders: {followed}.")
+    if unreachable:
+        raise TaskFailed(f"No answer from: {', '.join(sorted(unreachable))}.", result=result, is_permanent=False)
+    return result
+
+
 BUILT_IN: dict[str, Executor] = {
     "balance_check": balance_check,
     "reconcile_daily": reconcile_daily,
     "reconcile_monthly": reconcile_monthly,
+    "order_status_sync": order_status_sync,
 }
