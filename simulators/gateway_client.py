@@ -64,6 +64,11 @@ class GatewayClient:
         self._session = requests.Session()
         self._session.trust_env = False
 
+    @property
+    def url(self) -> str:
+        """Where the gateway is."""
+        return self._sign_in.url
+
     def get(self, path: str, **query: Any) -> Any:
         """Get a resource. Raises: GatewayRefused, GatewayUnreachable."""
         return self._request("GET", path, query=query).body
@@ -89,6 +94,24 @@ class GatewayClient:
         """Put a resource. Raises: GatewayRefused, GatewayUnreachable."""
         return self._request("PUT", path, body=body)
 
+    def patch(self, path: str, body: dict[str, Any]) -> Reply:
+        """Change a resource. Raises: GatewayRefused, GatewayUnreachable."""
+        return self._request("PATCH", path, body=body)
+
+    def upload(self, path: str, content: bytes, *, headers: dict[str, str], **query: Any) -> Reply:
+        """Post a body as it is, repeated until the answer is final. Raises: GatewayRefused, GatewayUnreachable."""
+        return self._request("POST", path, query=query, content=content, headers=headers)
+
+    def delete(self, path: str) -> Reply:
+        """Delete a resource. Raises: GatewayRefused, GatewayUnreachable."""
+        return self._request("DELETE", path)
+
+    def twin(self) -> "GatewayClient":
+        """Return another client of the same user, for another thread, with the token that this one has."""
+        twin = GatewayClient(self._sign_in, retry_seconds_max=self._retry_seconds_max)
+        twin._session.headers.update(self._session.headers)
+        return twin
+
     def _request(
         self,
         method: str,
@@ -96,14 +119,16 @@ class GatewayClient:
         *,
         query: dict[str, Any] | None = None,
         body: dict[str, Any] | None = None,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
         key: str | None = None,
     ) -> Reply:
-        headers = {"Idempotency-Key": key} if key else {}
+        headers = (headers or {}) | ({"Idempotency-Key": key} if key else {})
         give_up_at = time.monotonic() + self._retry_seconds_max
         backoff_seconds = 0.2
         while True:
             try:
-                response = self._send(method, path, params=query, json=body, headers=headers)
+                response = self._send(method, path, params=query, json=body, data=content, headers=headers)
                 trouble = _trouble(response)
             except requests.RequestException as error:
                 response, trouble = None, type(error).__name__

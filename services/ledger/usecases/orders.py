@@ -115,7 +115,8 @@ def create_order(
         raise InsufficientBalance(available="0", currency=currency)
     row = session.execute(
         sa.text(
-            f"insert into orders ({', '.join(values)}) values ({', '.join(f':{name}' for name in values)})"
+            f"insert into orders ({', '.join(values)}, created_at)"
+            f" values ({', '.join(f':{name}' for name in values)}, clock_timestamp())"
             " on conflict on constraint uq_orders_order_no do nothing returning *"
         ),
         values,
