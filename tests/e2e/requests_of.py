@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Place = tuple[str | int, ...]
-JSON = "application/json"
+JSON, CSV = "application/json", "text/csv"
 FORMATS = {"date-time": "2026-11-22T09:30:00Z", "date": "2026-11-22"}
 
 
@@ -41,11 +41,11 @@ class Document:
     def _request(self, path: str, method: str, operation: dict[str, Any]) -> Request:
         request = Request(operation["operationId"], method.upper(), path)
         request.moves_money = operation.get("x-moves-money", False)
-        for kind, schema in operation.get("requestBody", {}).get("content", {}).items():
-            request.content_type = kind
-            request.body = self.example(schema["schema"])
-            if kind == JSON:
-                break
+        content = operation.get("requestBody", {}).get("content", {})
+        if content:
+            request.content_type = next((kind for kind in (JSON, CSV) if kind in content), next(iter(content)))
+            described = content[request.content_type]
+            request.body = described.get("example") or self.example(described["schema"])
         return request
 
     def filled(self, request: Request, **path: str) -> Request:
