@@ -8,13 +8,15 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 import requests
 
 from operations import keys
+from operations.databases import service_database
 from operations.processes import payment_simulator_url
 from simulators.payment_platform.server import PlatformClient
-from tests.e2e.conftest import Api, Platform
+from tests.e2e.conftest import Api, Platform, eventually
 
 ORDERS, COPIES, AT_ONCE = 500, 20, 20
 ORDERS_IN_TURN = 25
@@ -139,6 +141,25 @@ def test_callback_settles_what_the_platform_confirms_and_leaves_the_rest(
         "settled", "pending", "pending",
     ]  # fmt: skip
     assert len(order(platform.admin, paid)["entries"]) == 2
+
+
+def test_order_that_no_callback_came_for_settles_by_the_task(platform: Platform, simulator: PlatformClient) -> None:
+    code = register(platform, simulator)
+    number = create(platform.admin, merchant_id=platform.merchant(), user_id="payer", channel=code)
+    simulator.make_payment(code, number, AMOUNT, upstream_ref="u-lost")
+    system = platform.system
+    owner = service_database(system.home, system.servers.database_url, "ledger").owner_url
+    assert owner
+    with psycopg.connect(owner) as connection:  # the task leaves young orders alone
+        connection.execute("update orders set created_at = now() - interval '6 minutes' where order_no = %s", [number])
+
+    assert platform.admin.post("/tasks/order_status_sync/run").status_code == 202
+    eventually(lambda: order(platform.admin, number)["status"] == "settled", within_seconds=60)
+    detail = order(platform.admin, number)
+    assert (detail["upstream_ref"], detail["history"][0]["actor_id"]) == ("u-lost", f"channel:{code}")
+    [answer] = platform.admin.get(f"/orders/{number}/upstream-answers").json()["items"]
+    assert (answer["asked_for"], answer["status_code"], answer["fault"]) == ("sync", 200, None)
+    assert "u-lost" in answer["body"]
 
 
 def test_channel_may_not_lead_into_our_own_network(platform: Platform, simulator: PlatformClient) -> None:
