@@ -3,16 +3,13 @@
 First the day's records and the day's paid orders are joined as they are, each read once; what agrees is done with.
 Whatever is left, a few in a thousand, is judged one by one through indexes, with all that any day knows of it.
 
-A statement of a million rows may have come in a moment ago, and PostgreSQL knows nothing of it yet. So the plan is laid
-down here: what is joined as a whole is not looped over (`RULES_OF_PLAN`), what is judged one by one is a lateral join
-that only the index on order numbers serves (a channel's name with nothing added has no index).
+PostgreSQL may not know yet what came in a moment ago. So what is judged one by one is a lateral join, and it has no
+choice of indexes but the one on order numbers: a channel's name with nothing added to it has none.
 """
 
 from typing import Final
 
 import sqlalchemy as sa
-
-RULES_OF_PLAN: Final = ("enable_nestloop = off", "jit = off")
 
 # The records and orders that a day is reconciled over, whatever became of them on other days.
 _OF_DAY: Final = """
@@ -178,7 +175,7 @@ _HEALING: Final = f"""
 )"""
 
 _FINDING: Final = f"""
-, counted as (
+, counted as materialized (
     select (select count(*) from day_records) as records,
            (select count(*) from day_orders) as orders,
            (select count(*) from unfit where is_of_day and record_id is not null) as unfit_records,

@@ -35,6 +35,7 @@ class ReconciliationCalls(LedgerDependencies):
     def create_reconciliation(
         self, session: Session, passport: Passport, *, channel: str, date: str
     ) -> ReconciliationView:
+        self.run(reconciliations.refresh_statistics)
         return self._reconcile(session, passport, channel, check_day(date))
 
     def _reconcile(self, session: Session, passport: Passport, channel: str, day: date) -> ReconciliationView:
@@ -53,6 +54,7 @@ class ReconciliationCalls(LedgerDependencies):
         if passport.merchants is not None:
             raise PermissionDenied("A channel is reconciled over all merchants.")
         day = today(self.zone_name()) - timedelta(days=1) if date is None else check_day(date)
+        self.run(reconciliations.refresh_statistics)
         view: DayRunsView = {"date": day.isoformat(), "items": [], "busy": []}
         query = sa.text("select code from channels where status = 'active' order by code")
         for channel in self.database.run(lambda session: list(session.scalars(query))):

@@ -7,7 +7,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.ledger.matching_sql import MATCH, NOTE_FOUND, RULES_OF_PLAN
+from services.ledger.matching_sql import MATCH, NOTE_FOUND
 from services.ledger.models.reconciliations import reconciliation_view, reconciliations
 from services.ledger.queries.pages import plan_for_these_values
 from shared import outbox
@@ -87,6 +87,11 @@ def create_reconciliation(
     return view
 
 
+def refresh_statistics(session: Session) -> None:
+    """Have PostgreSQL look at what has come in, where that is much: in a transaction of its own, since it locks."""
+    session.execute(sa.text("select refresh_statistics()"))
+
+
 def _lock(session: Session, channel: str, day: date) -> None:
     """Be the only run over a channel's day. Raises: ReconciliationRunning."""
     taking = sa.text("select pg_try_advisory_xact_lock(hashtext('reconcile'), hashtext(:subject))")
@@ -99,10 +104,8 @@ def _match(session: Session, parameters: dict[str, Any]) -> Sequence[Any]:
     plan_for_these_values(session)
     session.execute(sa.text(f"set local statement_timeout = '{STATEMENT_SECONDS_MAX}s'"))
     session.execute(sa.text(f"set local work_mem = '{HASH_MEGABYTES}MB'"))
-    for rule in RULES_OF_PLAN:
-        session.execute(sa.text(f"set local {rule}"))
+    session.execute(sa.text("set local jit = off"))
     healed = session.execute(MATCH, parameters).all()
-    session.execute(sa.text("set local enable_nestloop = on"))
     session.execute(NOTE_FOUND, {"run_id": parameters["run_id"], "request_id": parameters["request_id"]})
     return healed
 
