@@ -1,8 +1,8 @@
 """Statements as CSV: rows read one by one, and a shape by which a whole file that is certainly clean is known quickly.
 
-What has the clean shape needs no reading here: the database takes it as it is (`usecases/statement_import.py`).
-Whatever else comes (quotes, spaces, empty lines, words in another case) is read row by row, and so is every file with
-a fault, since only that names it by line and column.
+What has the clean shape is taken whole columns at a time (`statement_lines.py`). Whatever else comes (line breaks in
+cells, spaces around them, empty lines) is read row by row, and so is every file with a fault, since only that names it
+by line and column.
 """
 
 import csv
@@ -27,6 +27,7 @@ from services.ledger.domain.statements import (
 )
 
 LINE_BYTES_MAX: Final = 64 * 1024
+LOOK_BYTES: Final = 4096  # who writes quotation marks at all writes one here
 COLUMNS_MAX: Final = 64
 DELIMITERS: Final = (",", ";", "\t", "|")
 _BOM: Final = b"\xef\xbb\xbf"
@@ -175,7 +176,10 @@ _CLEAN_FORMATS: Final = {f"%Y{sep}%m{sep}%d{between}%H:%M:%S": (sep, between) fo
 
 
 class CleanCsv:
-    """A CSV file whose every row has the clean shape, so that a database may take its bytes as they are."""
+    """A CSV file whose every row has the clean shape: to know its cells, it is enough to cut it at delimiters.
+
+    A cell may stand in quotation marks, which then hold nothing that needs them.
+    """
 
     def __init__(self, chunks: Iterable[bytes], terms: Terms) -> None:
         """Look at the header. Raises: NotClean."""
@@ -191,9 +195,10 @@ class CleanCsv:
             self.header.check(1, terms)
         except (UnicodeDecodeError, Unreadable):
             raise NotClean from None
-        if '"' in text or terms.decimal_sign != "." or not text.strip():
+        if terms.decimal_sign != "." or not text.strip():
             raise NotClean
         self._rest = first[end:]
+        self._may_quote = b'"' in self._rest[:LOOK_BYTES]
         signs = {'"', self.header.delimiter}
         self.statuses = {w: status for w, status in terms.statuses.items() if w.isascii() and not signs & set(w)}
         self.time_suffix = "" if terms.date_format is None else _fixed_offset(terms)
@@ -236,6 +241,8 @@ class CleanCsv:
         cells = [rf'[^"\r\n\0{delimiter}]*+'] * len(self.header.names)
         for name, place in self.header.places.items():
             cells[place] = patterns[name]
+        if self._may_quote:
+            cells = [f'(?:"{cell}"|{cell})' for cell in cells]
         return rf"(?:{delimiter.join(cells)}\r?\n)*+"
 
 

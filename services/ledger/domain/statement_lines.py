@@ -36,7 +36,7 @@ class RecordLines:
 
     def _lines(self, block: bytes) -> bytes:
         try:
-            text = block.decode().replace("\r\n", "\n")
+            text = block.decode().replace("\r\n", "\n").replace('"', "")
         except UnicodeDecodeError:
             raise NotClean from None
         header = self._clean.header

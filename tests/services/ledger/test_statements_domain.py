@@ -8,6 +8,7 @@ import pytest
 
 from services.ledger.domain.statement_camt import CamtStatement
 from services.ledger.domain.statement_csv import LINE_BYTES_MAX, CleanCsv, CsvStatement, NotClean, blocks
+from services.ledger.domain.statement_lines import RecordLines
 from services.ledger.domain.statement_mt940 import Mt940Statement
 from services.ledger.domain.statements import Fault, Record, RecordReader, Terms, Unreadable
 
@@ -154,7 +155,10 @@ def test_rows_are_found_whatever_surrounds_them(size: int) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        HEADER + ROW.replace(b"u1", b'"u1"'),
+        HEADER + ROW.replace(b"u1", b'"u""1"'),
+        HEADER + ROW.replace(b"O-1", b'"O,1"'),
+        HEADER + ROW.replace(b"O-1", b'"O-1'),
+        HEADER + ROW * 100 + ROW.replace(b"u1", b'"u1"'),
         HEADER + b"\n" + ROW,
         b"\n" + HEADER + ROW,
         HEADER + ROW.replace(b"success", b" success"),
@@ -165,7 +169,7 @@ def test_rows_are_found_whatever_surrounds_them(size: int) -> None:
         HEADER + ROW + b"\\.\n" + ROW,
         HEADER + ROW + b"u1,O-1\n",
         HEADER + ROW.replace(b"\n", b"\r") + ROW,
-        HEADER.replace(b"time", b'"time"') + ROW,
+        HEADER.replace(b"time", b'"time') + ROW,
         b"\xff\xfe" + HEADER,
         b"",
     ],
@@ -190,6 +194,16 @@ def test_what_needs_no_reading_is_clean(row: bytes, are_comparable: bool) -> Non
     clean = CleanCsv([HEADER + ROW, row], Terms())
     assert b"".join(clean.blocks()).count(b"\n") == 2
     assert clean.has_comparable_times == are_comparable
+
+
+def test_quotation_marks_that_hold_nothing_special_are_clean() -> None:
+    quoted = b'"' + ROW.strip().replace(b",", b'","') + b'"\n'
+    lines = RecordLines(
+        CleanCsv([HEADER.replace(b"time", b'"time"') + quoted + ROW], Terms()), Terms(), constants=["c"]
+    )
+    expected = "u1|O-1|1250|010|CNY|success|2026-11-22T09:30:00Z|{}|c\n".replace("|", "\t")
+    assert b"".join(lines.blocks()).decode() == expected.format(2) + expected.format(3)
+    assert (lines.rows, lines.first_occurred_at) == (2, datetime(2026, 11, 22, 9, 30, tzinfo=UTC))
 
 
 def test_only_a_zone_whose_clocks_never_change_is_clean() -> None:

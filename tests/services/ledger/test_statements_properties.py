@@ -110,7 +110,9 @@ TERMS = Terms.of_config({"statuses": {"Paid": "success"}}, zone_name="UTC")
 def files(draw: st.DrawFn) -> bytes:
     """Return a file of rows that are mostly good."""
     bad = draw(st.sampled_from([(), ("amount",), ("time",), ("upstream_ref",), tuple(CELLS)]))
-    row = st.tuples(*(CELLS[name] if name in bad else GOOD[name] for name in CELLS)).map(",".join)
+    quote = draw(st.sampled_from(["", "", '"']))
+    cells = st.tuples(*(CELLS[name] if name in bad else GOOD[name] for name in CELLS))
+    row = cells.map(lambda row: ",".join(f"{quote}{cell}{quote}" for cell in row))
     rows = draw(st.lists(row, min_size=1, max_size=4))
     end = draw(st.sampled_from(["\n", "\r\n"]))
     return (",".join(CELLS) + end + end.join(rows) + end).encode()
