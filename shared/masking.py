@@ -22,7 +22,9 @@ _SECRET_NAMES = re.compile(
 )
 # Numbers that other systems gave: taken as they are. A device's id may be an IMEI, which is Luhn-valid by design.
 _FOREIGN_NAMES = re.compile(r"(^|_)(no|nos|ref|refs|fingerprint|imei)$|^(user|holder|device|event|chat|external)_ids?$")
-_REFERENCE_NAMES = re.compile(r"(^|_)(id|ids|no|nos|ref|refs|hash|digest|fingerprint|amount|balance|currency|time|at)$")
+_REFERENCE_NAMES = re.compile(
+    r"(^|_)(id|ids|no|nos|ref|refs|hash|sha256|digest|fingerprint|amount|balance|currency|time|at)$"
+)
 # What nobody types but by mistake.
 _TOKENS = (
     re.compile(r"eyJ[\w-]{5,}\.[\w-]{5,}\.[\w-]{5,}"),  # JSON web tokens

@@ -57,6 +57,14 @@ class Reason(Text):
         super().__init__(length_min=1, length_max=REASON_LENGTH_MAX, validate=not_blank, **{"required": True} | kwargs)
 
 
+class Digest(fields.String):
+    """A SHA-256 in hexadecimal. One in three hundred looks as if a card number stood in it, so it is no `Text`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        pattern = validate.Regexp(r"^[0-9a-f]{64}$(?!\n)", error="A digest has 64 hexadecimal digits.")
+        super().__init__(validate=[pattern, *_validators(kwargs)], **kwargs)
+
+
 class Word(fields.String):
     """One word of a closed list."""
 

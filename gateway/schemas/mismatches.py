@@ -26,7 +26,6 @@ DIRECTIONS: Final = ("upstream", "local")
 CORRECTION_STATUSES: Final = ("proposed", "rejected", "void", "applied", "reversed")
 BUCKETS: Final = ("recharge", "withdrawal", "consumption", "resets", "refund", "fees")
 ORDER_KINDS: Final = ("recharge", "purchase", "renewal", "payment", "withdraw", "paid_reset")
-SHA256_HEX_LENGTH: Final = 64
 UPSTREAM_REF_LENGTH_MAX: Final = 128
 
 
@@ -125,7 +124,7 @@ class CorrectionEntrySchema(Schema):
 class CorrectionContentSchema(Schema):
     """What a correction changes: the order's fields, the platform's records, and the entries that it posts."""
 
-    content_sha256 = fields.Text(required=True)
+    content_sha256 = fields.Digest(required=True)
     order_no = fields.Text(required=True, allow_none=True)
     is_new_order = fields.Boolean(required=True)
     order = fields.List(fields.Nested(ChangedFieldSchema), required=True)
@@ -240,7 +239,7 @@ class CorrectMismatchSchema(ReasonSchema):
 class ApprovalSchema(Schema):
     """Which proposal is approved; without `content_sha256` whichever waits."""
 
-    content_sha256 = fields.Text(length_min=SHA256_HEX_LENGTH, length_max=SHA256_HEX_LENGTH, allow_none=True)
+    content_sha256 = fields.Digest(allow_none=True)
     reason = fields.Text(allow_none=True)
 
 

@@ -97,6 +97,7 @@ ACTS = [
     ),
     ("approve", {}, "approve_correction"),
     ("approve", {"content_sha256": "b" * 64, "reason": "Checked."}, "approve_correction"),
+    ("approve", {"content_sha256": "ab4111111111111111" + "c" * 46}, "approve_correction"),
     ("reject", WHY, "reject_correction"),
 ]
 
@@ -181,6 +182,7 @@ def test_corrections_are_listed_shown_and_reversed(gateway: Any, services: Any) 
         ("/mismatches/m/correct", WHY | {"to": "both"}, "to"),
         ("/mismatches/m/correct", WHY | {"to": "local", "kind": "gift"}, "kind"),
         ("/mismatches/m/approve", {"content_sha256": "abc"}, "content_sha256"),
+        ("/mismatches/m/approve", {"content_sha256": "A" * 64}, "content_sha256"),
         ("/mismatches/bulk", WHY | {"act": "ignore", "ids": []}, "ids"),
         ("/mismatches/bulk", WHY | {"act": "ignore", "ids": ["m"] * 501}, "ids"),
         ("/mismatches/bulk", WHY | {"act": "pay", "ids": ["m"]}, "act"),

@@ -169,3 +169,8 @@ def test_an_idempotency_key_that_is_a_secret_travels_as_its_keyed_hash() -> None
     assert kept == kept_key("4111111111111111", key=b"k" * 32) != kept_key("4111111111111111", key=b"j" * 32)
     assert kept_key("an-ordinary-key", key=b"k" * 32) == "an-ordinary-key"
     assert kept_key(None, key=b"k" * 32) is None
+
+
+def test_a_digest_is_left_as_it_is_though_a_card_number_seems_to_stand_in_it() -> None:
+    sent = {"content_sha256": f"ab4111111111111111{'c' * 46}"}
+    assert mask_typed(sent) == sent

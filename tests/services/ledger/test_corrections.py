@@ -134,6 +134,19 @@ def test_a_fee_is_charged_with_the_settlement_and_given_back_with_its_reversal(b
     assert_books_are_right(books)
 
 
+def test_a_fee_goes_back_with_the_order_that_is_taken_back(books: Session) -> None:
+    books.execute(sa.text("update channels set config = jsonb_build_object('fee_percent', '2.5')"))
+    made = paid(books, kind="purchase", amount="10.00")
+    mismatch = the_one(books)
+    correct(books, mismatch["id"])
+    assert counted(books, made["order_no"]) == [("consumption", 1000), ("fees", 25)]
+    assert account(books) == (50_000, 0)
+    ends_well(books)
+    reverse(books, mismatch["id"])
+    assert (order(books, made["order_no"]).status, account(books)) == ("settled", (48_975, 0))
+    assert_books_are_right(books)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("says", [700, 1400])
 def test_amount_becomes_the_platforms_by_an_entry_of_the_difference(books: Session, kind: str, says: int) -> None:
