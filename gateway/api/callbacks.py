@@ -15,13 +15,14 @@ from gateway.paging import Listing, listing
 from gateway.parsing import body_of
 from gateway.rpc import call
 from gateway.schemas.channels import CallbackSchema, ChannelQuery, PaymentSchema, UpstreamAnswerSchema
-from gateway.terms import View, declare, needs, public
+from gateway.terms import View, declare, needs, public, within
 from shared.contracts.channels import CallbackRefused
 from shared.errors import RateLimited
 
 SIGNATURE_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 AT_ONCE_MAX = 16  # the rest of a crowd waits here, where waiting is cheap, and leaves the ledger to others
 WAIT_SECONDS_MAX = 5.0
+DEADLINE_SECONDS = 25.0  # a platform that is asked may take eight, and its turn may come after another's
 HEADER_LENGTH_MAX = 1000
 
 blueprint = Blueprint("callbacks", __name__, description="What payment platforms tell, and what they answer.")
@@ -67,6 +68,7 @@ def _takes_signed_body(view: View) -> View:
 
 @blueprint.post("/channels/<code>/callbacks")
 @public
+@within(seconds=DEADLINE_SECONDS)
 @_takes_signed_body
 @blueprint.response(200, CallbackSchema)
 def receive_callback(code: str) -> Any:
