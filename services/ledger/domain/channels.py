@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -23,11 +23,11 @@ ASKABLE_KINDS: Final = frozenset({"http", "stripe"})
 CALLBACK_SECRETS_MAX: Final = 3
 SECRET_BYTES_MIN, SECRET_BYTES_MAX = 24, 64
 WORDS_MAX: Final = 50
-FEE_FRACTION_DIGITS_MAX: Final = 4
 DELIMITERS: Final = (",", ";", "\t", "|")
 
 _CODE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _DATE_FORMAT = re.compile(r"(?:%[YymdHMSfzbBIpjT]|[^%\x00-\x1f]){1,60}")
+_PERCENT = re.compile(r"(0|[1-9][0-9]{0,2})(\.[0-9]{1,4})?")
 _STRIPE_KEY = re.compile(r"[!-~]{8,255}")
 _WHSEC: Final = "whsec_"
 
@@ -112,13 +112,9 @@ def fee_of(amount: int, percent: Decimal) -> int:
 
 def check_fee_percent(text: Any) -> Decimal:
     """Return a percentage of 0 to 100 with at most four fraction digits. Raises: ValueError."""
-    try:
-        percent = Decimal(_text(text))
-    except InvalidOperation:
-        percent = Decimal(-1)
-    exponent = percent.as_tuple().exponent
-    is_short = isinstance(exponent, int) and -exponent <= FEE_FRACTION_DIGITS_MAX
-    if not (percent.is_finite() and is_short and 0 <= percent <= 100):
+    is_decimal = _PERCENT.fullmatch(_text(text)) is not None
+    percent = Decimal(text) if is_decimal else Decimal(-1)
+    if not 0 <= percent <= 100:
         raise ValueError('Must be a decimal string from "0" to "100" with at most four fraction digits.')
     return percent
 
