@@ -32,7 +32,7 @@ from shared.masking import mask_text
 CONTENT_TYPES = ("text/csv", "application/xml", "text/xml", "text/plain", "application/octet-stream")
 UPLOAD_SECONDS_MAX = 900
 UNDER_WAY_MAX = 3  # pieces at once: the ledger writes one while the next comes over the bus
-TRIES_MAX = 10
+TRIES_MAX = 30  # a ledger that is killed is back by then
 PAUSE_SECONDS = 1.0
 COMPRESSION_LEVEL = 1  # a fifth of the bytes on the bus and in the database, for less time than it takes to seal them
 

@@ -19,6 +19,7 @@ create table statements (
     status text not null default 'receiving',
     chunks bigint,
     attempts smallint not null default 0,
+    attempted_at timestamptz,
     percent_done smallint not null default 0,
     rows_done bigint not null default 0,
     rows_new bigint not null default 0,

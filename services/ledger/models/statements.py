@@ -24,6 +24,7 @@ statements: Final = sa.Table(
     sa.Column("status", sa.Text),
     sa.Column("chunks", sa.BigInteger),
     sa.Column("attempts", sa.SmallInteger),
+    sa.Column("attempted_at", sa.DateTime(timezone=True)),
     sa.Column("percent_done", sa.SmallInteger),
     sa.Column("rows_done", sa.BigInteger),
     sa.Column("rows_new", sa.BigInteger),

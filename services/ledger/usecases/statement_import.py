@@ -27,7 +27,7 @@ from shared.rpc.wire import Call, current_call
 
 log = structlog.get_logger(__name__)
 
-ATTEMPTS_MAX: Final = 5
+ATTEMPTS_MAX: Final = 8
 STATEMENT_SECONDS_MAX: Final = 1800
 WORK_MEM: Final = "64MB"
 PROGRESS_SECONDS: Final = 0.5
@@ -44,7 +44,11 @@ class Books(Protocol):
 
 def import_next_statement(books: Books, *, zone_name: str) -> StatementView | None:
     """Import the statement that has waited longest, if one waits that nobody is importing."""
-    query = sa.select(statements.c.id).where(statements.c.status == "importing").order_by(statements.c.created_at)
+    c = statements.c
+    # Whatever stopped an import may take a while to pass: after the first time a second, then four, nine …
+    paused = sa.func.make_interval(0, 0, 0, 0, 0, 0, c.attempts * c.attempts)
+    is_due = sa.func.coalesce(c.attempted_at + paused < sa.func.clock_timestamp(), sa.true())
+    query = sa.select(c.id).where(c.status == "importing", is_due).order_by(c.created_at)
     for statement_id in books.run(lambda session: session.scalars(query).all()):
         view = import_statement(books, statement_id=statement_id, zone_name=zone_name)
         if view is not None:
@@ -101,7 +105,12 @@ def _count_attempt(session: Session, statement_id: str) -> int:
     counting = (
         sa.update(statements)
         .where(statements.c.id == statement_id)
-        .values(attempts=statements.c.attempts + 1, percent_done=0, rows_done=0)
+        .values(
+            attempts=statements.c.attempts + 1,
+            attempted_at=sa.func.clock_timestamp(),
+            percent_done=0,
+            rows_done=0,
+        )
         .returning(statements.c.attempts)
     )
     return int(session.execute(counting).scalar_one())
