@@ -13,7 +13,7 @@ from operations import deployment
 from operations.bus import GATEWAY
 from operations.errors import OperationFailed
 from operations.home import Home, write_private
-from operations.processes import PAYMENT_SIMULATOR, SIMULATOR, Process, command, environment
+from operations.processes import PAYMENT_SIMULATOR, SIMULATOR, Process, command, environment, has_payment_simulator
 from operations.progress import Progress
 from operations.services import SERVICES
 from operations.system import System
@@ -41,7 +41,7 @@ def deploy(home: Home, orders: Path) -> None:
             told["SIGNING_KEY_FILE"] = f"{ORDERS_IN_CONTAINER}/signing.pem"
         if name == PAYMENT_SIMULATOR:
             told["BIND"] = "0.0.0.0"  # noqa: S104  # of its container, which only the other containers reach
-        if "OUTBOUND_ALLOW" in told:
+        if "OUTBOUND_ALLOW" in told and has_payment_simulator(home):
             told["OUTBOUND_ALLOW"] += f",{PAYMENT_SIMULATOR}:{PAYMENT_SIMULATOR_PORT}"
         write_private(folder / "orders.json", json.dumps({"command": command(process), "environment": told}) + "\n")
 
