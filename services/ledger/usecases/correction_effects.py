@@ -48,7 +48,8 @@ def apply_correction(
     _change_records(session, correction, content, mismatch.channel)
     is_reversal = content["reverses"] is not None
     c = corrections.c
-    session.execute(sa.update(corrections).where(c.id == correction.id).values(status="applied", applied_at=_NOW))
+    if correction.status != "applied":
+        session.execute(sa.update(corrections).where(c.id == correction.id).values(status="applied", applied_at=_NOW))
     if is_reversal:
         session.execute(sa.update(corrections).where(c.id == content["reverses"]).values(status="reversed"))
     merchant = {"merchant_id": order["merchant_id"]} if order and mismatch.merchant_id is None else {}

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from services.ledger.domain.channels import fee_of
 from services.ledger.domain.corrections import OrderSide, RecordSide, Sides
+from services.ledger.domain.mismatches import Kind
 from services.ledger.domain.orders import REFUNDABLE, check_order
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.models.mismatches import records
@@ -57,6 +58,9 @@ def sides_of(session: Session, mismatch: Any, *, is_locked: bool) -> Sides:
 
 
 def _others(session: Session, mismatch: Any) -> int:
+    """Return how many records of the order there are beside the mismatch's; none where that says nothing."""
+    if mismatch.kind not in (Kind.MISSING_UPSTREAM, Kind.DUPLICATE_UPSTREAM):
+        return 0
     c = records.c
     conditions = [c.channel == mismatch.channel, c.order_no == mismatch.order_no, c.voided_by.is_(None)]
     if mismatch.record_id is not None:
