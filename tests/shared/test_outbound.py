@@ -1,14 +1,21 @@
 """The client of configured addresses: pinned, bounded, and never led into our own network."""
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from shared import outbound
 from shared.addresses import AddressRefused
@@ -19,7 +26,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 @contextmanager
-def serving(answer: Answer) -> Iterator[tuple[int, list[BaseHTTPRequestHandler]]]:
+def serving(answer: Answer, *, certificate: Path | None = None) -> Iterator[tuple[int, list[BaseHTTPRequestHandler]]]:
     """Serve answers on loopback. Yields: the port, and the requests that came."""
     seen: list[BaseHTTPRequestHandler] = []
 
@@ -35,6 +42,10 @@ def serving(answer: Answer) -> Iterator[tuple[int, list[BaseHTTPRequestHandler]]
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server.server_port, seen
         server.shutdown()
@@ -51,9 +62,11 @@ def say(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **heade
 def names(monkeypatch: pytest.MonkeyPatch, *answers: str | list[str]) -> list[str]:
     """Let every name lead to these addresses, one answer a question. Returns: what was asked."""
     asked: list[str] = []
-    left = list(answers)
+    left, real = list(answers), socket.getaddrinfo
 
-    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+    def getaddrinfo(host: str, port: int, *arguments: Any, **named: Any) -> list[Any]:
+        if host[0].isdigit():
+            return list(real(host, port, *arguments, **named))
         asked.append(host)
         answer = left.pop(0) if len(left) > 1 else left[0]
         return [
@@ -182,3 +195,48 @@ def test_closed_port_is_no_answer_and_tells_no_inner_detail() -> None:
     with pytest.raises(NoAnswer) as refused:
         send("GET", f"http://{place}/secret-path", allowed=frozenset({place}))
     assert "secret-path" not in str(refused.value)
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """Write a certificate of a name that signs itself, and its key. Returns: the file of both."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / f"{name}.pem"
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(made.public_bytes(Encoding.PEM) + secret)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("certified", "is_trusted", "is_answered"),
+    [("pay.example.com", True, True), ("other.example.com", True, False), ("pay.example.com", False, False)],
+)
+def test_certificate_must_be_trusted_and_the_names_though_the_address_is_pinned(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certified: str, is_trusted: bool, is_answered: bool
+) -> None:
+    file = certificate(tmp_path, certified)
+    if is_trusted:
+        monkeypatch.setattr(outbound.certifi, "where", lambda: str(file))
+    names(monkeypatch, "127.0.0.1")
+    with serving(lambda handler: say(handler, 200, b"sealed"), certificate=file) as (port, seen):
+        place = f"pay.example.com:{port}"
+        if is_answered:
+            assert send("GET", f"https://{place}/", allowed=frozenset({place})).body == b"sealed"
+            assert seen[0].headers["Host"] == place
+        else:
+            with pytest.raises(NoAnswer):
+                send("GET", f"https://{place}/", allowed=frozenset({place}))
+            assert seen == []
