@@ -161,8 +161,10 @@ class _File:
     def rows(self) -> Iterator[Record | list[Fault]]:
         """Return each row's record or faults. Raises: Unreadable."""
         reader = self._reader()
-        yield from reader.rows()
-        self.tells_fees = reader.tells_fees
+        try:
+            yield from reader.rows()
+        finally:
+            self.tells_fees = reader.tells_fees
 
     def _reader(self) -> CsvStatement | Mt940Statement | CamtStatement:
         if self.row.format == "csv":
