@@ -91,6 +91,8 @@ correction_entries: Final = sa.Table(
     sa.Column("day", sa.Date),
     sa.Column("amount", sa.BigInteger),
     sa.Column("currency", sa.Text),
+    sa.Column("type", sa.SmallInteger),
+    sa.Column("posted_at", sa.DateTime(timezone=True)),
 )
 
 records: Final = sa.Table(

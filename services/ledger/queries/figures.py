@@ -56,15 +56,9 @@ _TOTALS: Final = f"""
         union all
         {_summed("entries", "e", "e.created_at", "last_hour", "ends_at")}
     ), moved as (
-        select d.day, e.merchant_id, e.currency, coalesce(e.channel, '') as channel, e.type, e.amount
-          from corrections k
-               join correction_entries c on c.correction_id = k.id
-               join entries e on e.account_id = c.account_id and e.version = c.version
-               join days d on e.created_at >= d.starts_at and e.created_at < d.ends_at
-         where k.applied_at >= (select min(starts_at) from days) - interval '1 hour'
-           and k.applied_at < (select max(ends_at) from days) + interval '1 hour'
-           and e.created_at >= (select min(starts_at) from days) and e.created_at < (select max(ends_at) from days)
-           and {_MINE.format(table="e")}
+        select d.day, c.merchant_id, c.currency, coalesce(c.channel, '') as channel, c.type, c.amount
+          from days d join correction_entries c on c.posted_at >= d.starts_at and c.posted_at < d.ends_at
+         where {_MINE.format(table="c")}
     ), counted as (
         select d.day, c.merchant_id, c.currency, coalesce(c.channel, '') as channel, c.bucket, c.amount
           from days d join correction_entries c on c.day = d.day

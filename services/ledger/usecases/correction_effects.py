@@ -95,6 +95,8 @@ def _change_order(session: Session, passport: Passport, correction: Any, content
             "day": date.fromisoformat(entry["day"]),
             "amount": entry["amount"],
             "currency": order["currency"],
+            "type": entry["type"],
+            "posted_at": parse_rfc3339(view["time"]),
         }
         for entry, view in zip(content["entries"], posted, strict=True)
         if entry["bucket"] is not None

@@ -249,8 +249,9 @@ def correct(session: Session, order_no: str, amount: str, *, bucket: str, day: d
     session.execute(
         sa.text(
             "insert into correction_entries (correction_id, account_id, version, order_no, merchant_id, channel,"
-            " bucket, day, amount, currency)"
-            " select :id, account_id, version, order_no, merchant_id, channel, :bucket, :day, amount, currency"
+            " bucket, day, amount, currency, type, posted_at)"
+            " select :id, account_id, version, order_no, merchant_id, channel, :bucket, :day, amount, currency, type,"
+            " created_at"
             " from entries order by created_at desc limit 1"
         ),
         {"id": f"cor_{number}", "bucket": bucket, "day": day},

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.queries.daily_checks import read_daily_checks
+from services.ledger.queries.figures import read_monthly_figures
 from shared.contracts.mismatches import NotCorrectable
 from shared.times import utc_now
 from tests.conftest import AURORA
@@ -25,6 +26,7 @@ from tests.services.ledger.mismatches import (
     reverse,
 )
 from tests.services.ledger.orders import ALICE, create, fail, fund, refund
+from tests.services.ledger.test_orders_properties import archive
 
 DAYS = 3
 
@@ -116,3 +118,21 @@ def test_after_taking_all_back_every_check_is_as_it_was(books: Session) -> None:
     standing = "select count(*) from corrections where status = 'applied' and reversal_of is null"
     assert books.scalar(sa.text(standing)) == 0
     assert_books_are_right(books)
+
+
+def test_figures_of_a_month_stay_when_its_entries_leave_the_log(books: Session) -> None:
+    correct_all(books, lambda: "upstream")
+    before = figures(books)
+    archive(books)
+    assert books.scalar(sa.text("select count(*) from entries")) == 0
+    assert figures(books) == before
+    assert before[0]["recharge"] != "0"
+
+
+def figures(session: Session) -> Any:
+    months = {(datetime.now(UTC).date() - timedelta(days=back)).replace(day=1) for back in range(DAYS)}
+    return [
+        row
+        for first in sorted(months, reverse=True)
+        for row in read_monthly_figures(session, ALICE, first=first, zone_name="UTC")["items"]
+    ]
