@@ -131,3 +131,18 @@ def test_a_ledger_that_is_killed_while_it_imports_imports_it_all_once(platform: 
     assert (statement["status"], statement["rows_new"], statement["rows_unchanged"]) == ("imported", count + 1, 0)
     assert seen[-1] < count
     platform.system.wait_ready()
+
+
+def test_a_ledger_that_is_killed_while_a_file_comes_in_gets_it_whole(platform: Platform, channel: str) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield HEADER.encode()
+        for n in range(60):
+            if n == 30:
+                platform.system.kill("ledger", signal.SIGKILL)
+            yield rows(1000, stem=f"K{n}-").encode()
+
+    sent = send(platform.admin, channel, pieces())
+    assert sent.status_code == 202, sent.text
+    statement = finished(platform, sent.json()["statement_id"])
+    assert (statement["status"], statement["rows_new"]) == ("imported", 60_000)
+    platform.system.wait_ready()
