@@ -22,14 +22,15 @@ from services.ledger.adapters.answers import Channel
 from services.ledger.cipher import ChannelCipher
 from services.ledger.domain.payments import Outcome, Payment, outcome_of, read_payment
 from services.ledger.models.callbacks import callbacks
+from services.ledger.models.channels import channels
 from services.ledger.signatures import ID_HEADER, BadSignature, check_signature
 from services.ledger.usecases.payments import (
     Books,
     Report,
     acting_for,
     ask_channel,
+    channel_of,
     find_order,
-    open_channel,
     take_answer,
     take_report,
     tell_report,
@@ -93,7 +94,7 @@ def receive_callback(
     if len(raw) > BODY_BYTES_MAX:
         raise CallbackTooLarge
     claimed_id = headers.get(ID_HEADER, "")
-    channel, known = books.run(lambda session: (open_channel(session, cipher, code), _known(session, code, claimed_id)))
+    channel, known = books.run(lambda session: _look(session, cipher, code, claimed_id))
     webhook_id, signed_at = _checked(channel, headers, raw)
     if known is not None:
         return _view(known)
@@ -172,9 +173,11 @@ def _take(
 
     def work(session: Session) -> Any:
         if answered is None:
-            if channel.is_askable:
-                _refuse_unasked(session, channel, report.payment)
-            outcome = take_report(session, passport, channel, report, threshold=threshold)
+            order = find_order(session, channel, report.payment.order_no, is_locked=True)
+            follows = outcome_of(order, report.payment) in (Outcome.SETTLED, Outcome.FAILED)
+            if follows and channel.is_askable:
+                raise _MustAsk
+            outcome = take_report(session, passport, channel, report, order, threshold=threshold)
         elif all(payment.upstream_ref != report.payment.upstream_ref for payment in answered):
             order = find_order(session, channel, report.payment.order_no)
             outcome = Outcome.NOT_CONFIRMED
@@ -190,11 +193,15 @@ def _take(
     return _view(books.run(work))
 
 
-def _refuse_unasked(session: Session, channel: Channel, payment: Payment) -> None:
-    """Refuse to let an order follow what its platform was not asked about. Raises: _MustAsk."""
-    order = find_order(session, channel, payment.order_no, is_locked=True)
-    if outcome_of(order, payment) in (Outcome.SETTLED, Outcome.FAILED):
-        raise _MustAsk
+def _look(session: Session, cipher: ChannelCipher, code: str, webhook_id: str) -> tuple[Channel | None, Any]:
+    """Return an active channel, and what this callback came to before; None for either that there is not."""
+    c, k = channels.c, callbacks.c
+    is_same = sa.and_(k.channel == c.code, k.webhook_id == webhook_id)
+    query = sa.select(channels, k.outcome, k.order_no, k.upstream_ref).outerjoin(callbacks, is_same)
+    row = session.execute(query.where(c.code == code, c.status == "active")).first()
+    if row is None:
+        return None, None
+    return channel_of(row, cipher), row if row.outcome is not None else None
 
 
 def _known(session: Session, code: str, webhook_id: str) -> Any:

@@ -68,8 +68,11 @@ class Report:
 def open_channel(session: Session, cipher: ChannelCipher, code: str) -> Channel | None:
     """Return an active channel with its secrets; None where there is none."""
     row = session.execute(sa.select(channels).where(channels.c.code == code, channels.c.status == "active")).first()
-    if row is None:
-        return None
+    return None if row is None else channel_of(row, cipher)
+
+
+def channel_of(row: Any, cipher: ChannelCipher) -> Channel:
+    """Return a row of channels with its secrets open."""
     return Channel(row.code, row.name, row.kind, row.config, cipher.open(row.secrets, code=row.code))
 
 
@@ -139,7 +142,8 @@ def take_answer(
     """
     lead = payment_that_leads(payments)
     assert lead is not None
-    outcome = take_report(session, passport, channel, Report(lead, "query", webhook_id), threshold=threshold)
+    order = find_order(session, channel, lead.order_no, is_locked=True)
+    outcome = take_report(session, passport, channel, Report(lead, "query", webhook_id), order, threshold=threshold)
     for payment in payments:
         if payment is not lead:
             _keep_record(session, channel, Report(payment, "query"))
@@ -147,17 +151,17 @@ def take_answer(
 
 
 def take_report(
-    session: Session, passport: Passport, channel: Channel, report: Report, *, threshold: Threshold
+    session: Session, passport: Passport, channel: Channel, report: Report, order: Any, *, threshold: Threshold
 ) -> Outcome:
     """Keep what a platform says of a payment as its record, and let the order follow it where it may.
 
+    order: the channel's order of that number, locked; None where there is none.
     Returns: what followed. Money moves only where the order is pending and amount and currency are its own.
     Emits: UpstreamReported, unless it says what was known; OrderSettled, BalancesChanged, LargeChangeDetected,
     or OrderFailed.
-    Locks: the order, then its account.
+    Locks: the order's account.
     """
     payment = report.payment
-    order = find_order(session, channel, payment.order_no, is_locked=True)
     is_news = _keep_record(session, channel, report)
     outcome = outcome_of(order, payment)
     if outcome is Outcome.SETTLED:
