@@ -177,6 +177,7 @@ def assert_books_are_right(session: Session) -> None:
             select order_no from orders o
              where (select coalesce(sum(amount), 0) from entries e
                      where e.order_no = o.order_no and e.type in (324, 333))
+                 + (select coalesce(sum(amount), 0) from archived_refunds a where a.order_no = o.order_no)
                  + (select coalesce(sum(amount), 0) from correction_entries c
                      where c.order_no = o.order_no and c.bucket = 'refund') > o.amount
             """

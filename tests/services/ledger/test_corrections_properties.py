@@ -27,6 +27,7 @@ from tests.services.ledger.mismatches import (
     reverse,
 )
 from tests.services.ledger.orders import create, fail, fund, refund, settle
+from tests.services.ledger.test_orders_properties import archive
 
 KINDS = ("recharge", "purchase", "renewal", "payment", "withdraw", "paid_reset")
 SAID = ("success", "success", "success", "failed", "refunded", "pending")
@@ -56,6 +57,8 @@ steps = st.lists(
         st.tuples(st.just("reverse"), places, st.booleans()),
         st.tuples(st.just("reverse"), places, st.booleans()),
         st.tuples(st.just("fold")),
+        st.tuples(st.just("archive")),
+        st.tuples(st.just("rate"), st.sampled_from(("0", "2.5", "100"))),
     ),
     min_size=8,
     max_size=25,
@@ -72,6 +75,7 @@ class World:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.numbers: list[str] = []
+        self.is_whole = True  # all entries are in the log
 
     def step(self, verb: str, *arguments: Any) -> None:
         savepoint = self.session.begin_nested()
@@ -134,17 +138,31 @@ class World:
     def fold(self) -> None:
         fold_deltas(self.session)
 
+    def archive(self) -> None:
+        archive(self.session)
+        self.is_whole = False
+
+    def rate(self, percent: str) -> None:
+        config = sa.text("update channels set config = jsonb_build_object('fee_percent', cast(:percent as text))")
+        self.session.execute(config, {"percent": percent})
+
     def check(self) -> None:
         assert_books_are_right(self.session)
+        if self.is_whole:
+            self.check_orders()
+
+    def check_orders(self) -> None:
+        """Each order moved what it says, its fee included, and no mismatch is corrected twice."""
         odd = self.session.execute(
             sa.text(
                 """
                 select order_no, status, amount, refunded, moved
-                  from (select o.*, coalesce((select sum(amount) from entries e
-                                               where e.order_no = o.order_no and e.type <> 521), 0) as moved
+                  from (select o.*, coalesce((select sum(amount) from entries e where e.order_no = o.order_no), 0)
+                                    as moved
                           from orders o) as o
                  where moved <> case when status in ('pending', 'failed') then 0
-                                     when kind = 'recharge' then amount - refunded else refunded - amount end
+                                     when kind = 'recharge' then amount - refunded - fee
+                                     else refunded - amount - fee end
                 """
             )
         ).all()
