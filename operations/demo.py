@@ -1,7 +1,9 @@
 """Sample data for `up --demo`: what `simulators.demo` writes through the gateway's HTTP API."""
 
 import json
+from contextlib import ExitStack
 
+import psycopg
 import requests
 
 from operations import keys
@@ -28,12 +30,19 @@ def fill(system: System) -> None:
     if not system.home.first_sign_in.exists():
         raise OperationFailed("Sample data needs the first administrator, whom this instance did not make.")
     client = GatewayClient(SignIn.read(system.home.first_sign_in))
-    with system.progress.step("Sample data") as step:
+    system.progress.say("Sample data")
+    around = _surroundings(system)
+    with ExitStack() as steps:
+
+        def begin(name: str) -> None:
+            steps.close()
+            steps.enter_context(system.progress.step(f"  {name}"))
+
+        around.tell = begin
         try:
-            demo.fill(client, _surroundings(system))
-        except (GatewayRefused, GatewayUnreachable, requests.RequestException) as error:
+            demo.fill(client, around)
+        except (GatewayRefused, GatewayUnreachable, requests.RequestException, psycopg.Error) as error:
             raise OperationFailed(f"The sample data could not be filled in. {error}") from error
-        step.outcome = ", ".join(demo.MERCHANTS)
 
 
 def _surroundings(system: System) -> demo.Surroundings:

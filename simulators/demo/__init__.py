@@ -88,10 +88,10 @@ class _Story:
         orders = Orders(self.client, self.merchant_ids, self.around.platform)
         with self.around.clock() as clock:
             past = self._live_past(orders, clock) if clock else []
-        self.around.tell("the orders of today")
-        today = plan_today(self.now, is_alone=not past)
         if not past:
             self._post_changes(lambda at: None)
+        self.around.tell("orders of today")
+        today = plan_today(self.now, is_alone=not past)
         orders.live(today, lambda at: None)
         self.around.tell("people of each role")
         second = make_people(self.client, self.client.url, self.merchant_ids, self.around.keep)
@@ -105,14 +105,14 @@ class _Story:
 
     def _live_past(self, orders: Orders, clock: Clock) -> list[PlannedOrder]:
         self._post_changes(clock.turn)
-        self.around.tell(f"orders of {DAYS} days")
+        self.around.tell(f"{DAYS} days of orders")
         past = plan_past(self.last_day, self.zone_name)
         orders.live(past, clock.turn)
         return past
 
     def _post_changes(self, turn: Callable[[datetime], None]) -> None:
         """Post changes of all types, which are of the thirty days before the orders'."""
-        self.around.tell(f"{ROWS} balance changes of {USERS} users")
+        self.around.tell(f"{ROWS} balance changes")
         changes = make_changes(rows=ROWS, users=USERS, seed=SEED, merchants=list(MERCHANTS))
         size = ROWS // DAYS
         for number in range(DAYS):
@@ -123,7 +123,7 @@ class _Story:
         post_changes(self.client, changes, self.merchant_ids, file_hash=name)
 
     def _close_books(self, second: GatewayClient, orders: list[PlannedOrder], *, is_past: bool) -> None:
-        self.around.tell("statements, reconciliation, corrections")
+        self.around.tell("statements, mismatches, days")
         books.upload_statements(self.client, orders, self.zone_name)
         today = self.last_day + timedelta(days=1)
         books.reconcile(self.client, books.past_days(self.last_day) if is_past else [today])

@@ -8,10 +8,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from operations import demo as demonstration
 from operations import ports
+from operations.databases import service_database
 from operations.home import Home
 from operations.processes import simulator_url
 from operations.system import System
@@ -42,6 +44,7 @@ def fresh_system() -> Iterator[System]:
 @pytest.mark.timeout(600)
 def test_demonstration_fills_each_page_with_thirty_days_once(fresh_system: System) -> None:
     demonstration.fill(fresh_system)
+    check_clock(fresh_system)
     client = GatewayClient(SignIn.read(fresh_system.home.first_sign_in))
     check_past(client)
     check_mismatches(client, plan.PLANTS)
@@ -65,7 +68,7 @@ def test_where_there_are_accounts_the_demonstration_is_of_today(platform: Platfo
     with turned_clock(platform.system) as clock:
         assert clock is None
     client = GatewayClient(SignIn.read(platform.system.home.first_sign_in))
-    demo.fill(client, demo.Surroundings(clock=lambda: turned_clock(platform.system)))
+    demonstration.fill(platform.system)
     check_mismatches(client, plan.PLANTS_TODAY)
     today = client.get("/orders", limit=1)["items"][0]["created_at"][:10]
     assert {order["created_at"][:10] for order in orders_of_demo(client)} == {today}
@@ -92,6 +95,15 @@ def pages(client: GatewayClient) -> dict[str, int]:
     assert all(shown.values()), shown
     long_ago = {"from": "2000-01-01T00:00:00Z"}
     return shown | {"entries": sum(r["count"] for r in client.get("/balance-logs/summary", **long_ago)["items"])}
+
+
+def check_clock(system: System) -> None:
+    """See that nothing is left of the turned clock."""
+    ledger = service_database(system.home, system.servers.database_url, "ledger")
+    with psycopg.connect(ledger.app_url) as connection:
+        assert connection.execute("select to_regnamespace('turned')").fetchone() == (None,)
+        [search_path] = connection.execute("show search_path").fetchone() or [None]
+        assert "turned" not in str(search_path)
 
 
 def check_past(client: GatewayClient) -> None:
