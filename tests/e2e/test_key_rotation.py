@@ -44,6 +44,7 @@ def states(platform: Platform) -> dict[str, tuple[str, int]]:
     return {key_id: (state, int(cards.split()[0])) for _, key_id, state, cards in rows}
 
 
+@pytest.mark.timeout(600)  # three restarts of two instances each, under load
 def test_card_keys_change_while_cards_are_used(platform: Platform, monkeypatch) -> None:
     system = platform.system
     made = [(make_card(platform.admin, number=number)["id"], number) for number in (new_number() for _ in range(CARDS))]
