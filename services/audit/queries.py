@@ -357,7 +357,11 @@ def summarize_actions_of_actors(
     with bounded_search(session):
         rows = session.execute(
             _USED_PERMISSIONS,
-            {"actor_ids": actor_ids, "from_time": instant_of("from_time", from_time), "admin_types": list(map(str, ADMIN_TYPES))},
+            {
+                "actor_ids": actor_ids,
+                "from_time": instant_of("from_time", from_time),
+                "admin_types": list(map(str, ADMIN_TYPES)),
+            },
         ).all()
     used: dict[str, list[UsedPermission]] = {actor_id: [] for actor_id in actor_ids}
     for row in rows:
