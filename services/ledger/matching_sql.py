@@ -118,15 +118,13 @@ _JUDGED: Final = """
 
 # What may still come right waits for its grace, unless it is open already: what was found stays found until it is
 # right. `difference` is what the platform says was paid in the end, less what we say.
-_SAME_SUBJECT: Final = """{one}.kind = {other}.kind
-    and coalesce({one}.order_no, '') = coalesce({other}.order_no, '')
-    and coalesce({one}.upstream_ref, '') = coalesce({other}.upstream_ref, '')"""
-_UNFIT: Final = f"""
+_UNFIT: Final = """
 , unfit as materialized (
     select j.*,
            j.kind not in ('amount_mismatch', 'duplicate_upstream')
            and j.happened_at + make_interval(secs => :grace_seconds) > :judged_at
-           and not exists (select from open_ones m where {_SAME_SUBJECT.format(one="m", other="j")}) as is_expected,
+           and (j.kind, coalesce(j.order_no, ''), coalesce(j.upstream_ref, '')) not in (
+               select kind, coalesce(order_no, ''), coalesce(upstream_ref, '') from open_ones) as is_expected,
            case j.kind when 'amount_mismatch' then j.upstream_amount
                 when 'duplicate_upstream' then j.upstream_amount
                 else case when j.upstream_status = 'success' then j.upstream_amount else 0 end end
@@ -154,15 +152,23 @@ def _unless_closed(column: str) -> str:
     return f"{column} = case when {_IS_OPEN} or {_REOPENS} then excluded.{column} else m.{column} end"
 
 
-# What is open of the day and fits now has healed; an open proposal to correct it is void.
+# What is open of the day and fits now has healed; an open proposal to correct it is void. Both sets are grouped rather
+# than joined: each may be a day's whole, which PostgreSQL would not expect, and would loop over.
 _HEALING: Final = f"""
-, healing as (
+, healed_ones as (
+    select max(id) as id, max(status) as status
+      from (select id, status, kind, order_no, upstream_ref, 0 as is_unfit from open_ones
+            union all
+            select null, null, kind, order_no, upstream_ref, 1 from unfit) as both_of
+     group by kind, order_no, upstream_ref
+    having max(is_unfit) = 0
+), healing as (
     update mismatches m
        set status = 'reconciled', resolution = 'healed', version = version + 1, updated_at = clock_timestamp()
-      from open_ones o left join unfit u on {_SAME_SUBJECT.format(one="u", other="o")}
-     where u.kind is null and m.id = o.id and {_IS_OPEN}
+      from healed_ones h
+     where m.id = h.id and {_IS_OPEN}
     returning m.id, m.kind, m.order_no, m.upstream_ref, m.merchant_id, m.currency, m.difference,
-              o.status as status_before
+              h.status as status_before
 ), voiding as (
     update corrections c
        set status = 'void', decided_at = clock_timestamp()
@@ -221,13 +227,14 @@ select * from healing order by id limit :told_max + 1
 # Returns the first of what has healed.
 MATCH: Final = sa.text(_OF_DAY + _SUSPECTS + _JUDGED + _UNFIT + _HEALING + _FINDING)
 
-# What this run opened: found for the first time, or again after it was closed.
+# What this run opened: found for the first time, or again after it was closed. Sorted by a sum, since the index on it
+# would be read from its end, through all the history, for each that has none.
 NOTE_FOUND: Final = sa.text(
     """
     insert into mismatch_history (mismatch_id, act, status_before, status_after, actor_id, actor_name, actor_type,
         request_id)
     select m.id, 'find',
-           (select h.status_after from mismatch_history h where h.mismatch_id = m.id order by h.id desc limit 1),
+           (select h.status_after from mismatch_history h where h.mismatch_id = m.id order by h.id + 0 desc limit 1),
            'open', 'system', 'system', 'system', :request_id
       from mismatches m join mismatch_sightings s on s.mismatch_id = m.id and s.reconciliation_id = :run_id
      where m.found_by = :run_id
