@@ -1,25 +1,21 @@
 """Money between a merchant and a card: each transfer is decided once, for ever, and then only told again."""
 
-from dataclasses import replace
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.ledger.domain.card_transfers import changes_of
-from services.ledger.domain.changes import Change
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.models.card_transfers import card_transfers, outcome_view
-from services.ledger.posting import Posting, PostingRaced, post
-from shared.contracts.ledger import CardTransferAltered, CardTransferOutcome
+from services.ledger.usecases.postings import post_within
+from shared.contracts.ledger import CardTransferAltered, CardTransferOutcome, EntryView
 from shared.contracts.users import MerchantNotFound
-from shared.errors import Conflict, ServiceError, Unavailable
+from shared.errors import Conflict
 from shared.money import parse_minor
 from shared.passport import Passport
-from shared.rpc.wire import current_call
-
-ATTEMPTS_MAX: Final = 5
 
 _CLAIM = sa.text("select pg_advisory_xact_lock(hashtextextended('card_transfer ' || :transfer_id, 0))")
 
@@ -47,40 +43,18 @@ def transfer_card_money(
         if any(getattr(known, name) != value for name, value in content.items()):
             raise CardTransferAltered
         return outcome_view(known)
-    outcome = _post(session, passport, changes, threshold)
-    values = content | (
-        {"refusal": orjson.dumps(outcome.to_wire()).decode()} if isinstance(outcome, Conflict) else outcome
-    )
-    row = session.execute(sa.insert(card_transfers).values(values).returning(card_transfers)).one()
+    try:
+        outcome = _places(post_within(session, passport, changes, threshold=threshold))
+    except Conflict as refusal:
+        outcome = {"refusal": orjson.dumps(refusal.to_wire()).decode()}
+    row = session.execute(sa.insert(card_transfers).values(content | outcome).returning(card_transfers)).one()
     return outcome_view(row)
 
 
-def _post(
-    session: Session, passport: Passport, changes: tuple[Change, Change], threshold: Threshold
-) -> dict[str, Any] | Conflict:
-    """Post both changes. Returns: where their entries are, or why they are refused. Raises: Unavailable."""
-    call = replace(current_call.get(), passport=passport, idempotency_key=None)
-    posting = Posting(call, changes, is_batch=True, is_atomic=True)
-    for _ in range(ATTEMPTS_MAX):
-        savepoint = session.begin_nested()
-        try:
-            [outcome] = post(session, [posting], threshold=threshold)
-        except PostingRaced:
-            savepoint.rollback()
-            continue
-        savepoint.commit()
-        if isinstance(outcome, Conflict):
-            outcome.extra.pop("index", None)
-            return outcome
-        if isinstance(outcome, ServiceError):
-            raise outcome
-        return _places(orjson.loads(outcome.result))
-    raise Unavailable(retry_after_seconds=1)
-
-
-def _places(batch: dict[str, Any]) -> dict[str, Any]:
-    entries = {item["entry"]["holder_type"]: item["entry"] for item in batch["items"]}
-    card, merchant = entries["card"], entries["merchant"]
+def _places(entries: Sequence[EntryView]) -> dict[str, Any]:
+    """Return where the two entries of a transfer are."""
+    by_holder = {entry["holder_type"]: entry for entry in entries}
+    card, merchant = by_holder["card"], by_holder["merchant"]
     return {
         "card_account_id": int(card["entry_id"].split("_")[1]),
         "card_version": card["version"],

@@ -1,10 +1,8 @@
 """Doing what a correction says: the order, its entries, the records, the mismatch, in one transaction."""
 
-from dataclasses import replace
 from datetime import date
 from typing import Any, Final
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -12,26 +10,22 @@ from services.ledger.domain.balance_types import BALANCE_TYPES
 from services.ledger.domain.changes import Change
 from services.ledger.domain.corrections import Content
 from services.ledger.domain.mismatches import Status
-from services.ledger.domain.thresholds import Threshold
 from services.ledger.models.entries import accounts
 from services.ledger.models.mismatches import correction_entries, corrections, records
 from services.ledger.models.orders import orders
-from services.ledger.posting import Posting, PostingRaced, post
 from services.ledger.queries.corrections import changed_fields
 from services.ledger.usecases.correction_sides import Terms
 from services.ledger.usecases.mismatches import move_mismatch
 from services.ledger.usecases.orders import hold, note_act
+from services.ledger.usecases.postings import post_within
 from shared import outbox
 from shared.contracts.ledger import OrderNumberTaken
 from shared.contracts.mismatches import CorrectionApplied, CorrectionReversed
-from shared.errors import ServiceError, Unavailable
 from shared.events import Event
 from shared.money import fraction_digits
 from shared.passport import Passport
-from shared.rpc.wire import current_call
 from shared.times import parse_rfc3339
 
-ATTEMPTS_MAX: Final = 5
 _NOW: Final = sa.func.clock_timestamp()
 
 
@@ -78,7 +72,7 @@ def _change_order(session: Session, passport: Passport, correction: Any, content
         before = session.execute(sa.select(orders).where(c.order_no == order["order_no"])).one()
     if before.held > after["held"]:
         _free(session, before.account_id, before.held - after["held"])
-    posted = _post(session, passport, content, terms.large_change)
+    posted = post_within(session, passport, changes_of(content), threshold=terms.large_change, is_of_order=True)
     if before.held < after["held"]:
         hold(session, before.account_id, after["held"] - before.held, order["currency"])
     row = session.execute(sa.update(orders).where(orders.c.id == before.id).values(after).returning(orders)).one()
@@ -159,31 +153,6 @@ def changes_of(content: Content) -> list[Change]:
         )
         for entry in content["entries"]
     ]
-
-
-def _post(session: Session, passport: Passport, content: Content, threshold: Threshold) -> list[Any]:
-    """Post a correction's entries, all or none. Returns: their views.
-
-    Raises: InsufficientBalance, BalanceTooLarge, Unavailable.
-    """
-    changes = changes_of(content)
-    if not changes:
-        return []
-    call = replace(current_call.get(), passport=passport, idempotency_key=None)
-    posting = Posting(call, changes, is_batch=True, is_atomic=True, is_of_order=True)
-    for _ in range(ATTEMPTS_MAX):
-        savepoint = session.begin_nested()
-        try:
-            [outcome] = post(session, [posting], threshold=threshold)
-        except PostingRaced:
-            savepoint.rollback()
-            continue
-        savepoint.commit()
-        if isinstance(outcome, ServiceError):
-            outcome.extra.pop("index", None)
-            raise outcome
-        return [item["entry"] for item in orjson.loads(outcome.result)["items"]]
-    raise Unavailable(retry_after_seconds=1)
 
 
 def _note(session: Session, passport: Passport, before: Any, after: Any, content: Content) -> None:

@@ -4,12 +4,10 @@ An order is locked first and its account after it, always, so that no two acts w
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -32,8 +30,8 @@ from services.ledger.domain.thresholds import Threshold
 from services.ledger.models.channels import channels
 from services.ledger.models.entries import accounts
 from services.ledger.models.orders import order_history, order_user_id, order_view, orders
-from services.ledger.posting import Posting, PostingRaced, post
 from services.ledger.queries.orders import given_back
+from services.ledger.usecases.postings import post_within
 from shared import outbox
 from shared.contracts.ledger import (
     InsufficientBalance,
@@ -47,14 +45,10 @@ from shared.contracts.ledger import (
     OrderView,
 )
 from shared.copies import require_merchant
-from shared.errors import ServiceError, Unavailable
 from shared.ids import new_id
 from shared.money import format_minor, fraction_digits
 from shared.passport import Passport
-from shared.rpc.wire import current_call
 from shared.times import parse_rfc3339
-
-ATTEMPTS_MAX: Final = 5
 
 
 def create_order(
@@ -303,28 +297,9 @@ def rate_in_force(session: Session, channel: str | None, default: str) -> tuple[
 
 
 def _post(session: Session, passport: Passport, changes: Sequence[Change], threshold: Threshold) -> datetime:
-    """Post an order's changes, within its act: all or none.
-
-    Returns: the first entry's time, which is the act's too, so that both fall on the same day.
-    Raises: InsufficientBalance, BalanceTooLarge, Unavailable.
-    """
-    # The key is claimed by the act itself.
-    call = replace(current_call.get(), passport=passport, idempotency_key=None)
-    posting = Posting(call, changes, is_batch=len(changes) > 1, is_of_order=True)
-    for _ in range(ATTEMPTS_MAX):
-        savepoint = session.begin_nested()
-        try:
-            [outcome] = post(session, [posting], threshold=threshold)
-        except PostingRaced:
-            savepoint.rollback()
-            continue
-        savepoint.commit()
-        if isinstance(outcome, ServiceError):
-            outcome.extra.pop("index", None)
-            raise outcome
-        entry = orjson.loads(outcome.result)["items"][0]["entry"] if posting.is_batch else outcome.result
-        return parse_rfc3339(entry["time"])
-    raise Unavailable(retry_after_seconds=1)
+    """Post an order's changes. Returns: the first entry's time, which is the act's too, so that both are of one day."""
+    entries = post_within(session, passport, changes, threshold=threshold, is_of_order=True)
+    return parse_rfc3339(entries[0]["time"])
 
 
 def _content(order: Any) -> dict[str, Any]:

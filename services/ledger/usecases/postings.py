@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from threading import Semaphore
 from typing import Any, Final, Protocol, TypeVar
 
+import orjson
 import structlog
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
@@ -16,11 +18,11 @@ from services.ledger.domain.thresholds import Threshold
 from services.ledger.gathering import Gatherer
 from services.ledger.posting import Outcome, Posting, PostingRaced, post
 from services.ledger.queries.entries import unheard_merchants
-from shared.contracts.ledger import BATCH_CHANGES_MAX, LedgerBusy, TooManyChanges
+from shared.contracts.ledger import BATCH_CHANGES_MAX, EntryView, LedgerBusy, TooManyChanges
 from shared.contracts.users import MerchantNotFound
 from shared.errors import InternalError, InvalidRequest, ServiceError, Unavailable
 from shared.passport import Passport
-from shared.rpc.wire import Answer, Call
+from shared.rpc.wire import Answer, Call, current_call
 from shared.times import day_bounds, parse_rfc3339, today
 
 log = structlog.get_logger(__name__)
@@ -201,6 +203,35 @@ def _alone(ledger: Ledger, posting: Posting, threshold: Threshold) -> Outcome:
     except BROKEN_BY_ONE:
         log.exception("a change broke its statement")
         return InternalError()
+
+
+def post_within(
+    session: Session, passport: Passport, changes: Sequence[Change], *, threshold: Threshold, is_of_order: bool = False
+) -> list[EntryView]:
+    """Post changes within the act that is being carried out, which has claimed its key: all or none.
+
+    Returns: their entries, in their order.
+    Raises: InsufficientBalance, BalanceTooLarge, RefundedThroughOrder; Unavailable.
+    Emits: BalancesChanged, LargeChangeDetected.
+    Locks: the accounts by ascending id.
+    """
+    if not changes:
+        return []
+    call = replace(current_call.get(), passport=passport, idempotency_key=None)
+    posting = Posting(call, changes, is_batch=True, is_of_order=is_of_order)
+    for _ in range(ATTEMPTS_MAX):
+        savepoint = session.begin_nested()
+        try:
+            [outcome] = post(session, [posting], threshold=threshold)
+        except PostingRaced:
+            savepoint.rollback()
+            continue
+        savepoint.commit()
+        if isinstance(outcome, ServiceError):
+            outcome.extra.pop("index", None)
+            raise outcome
+        return [item["entry"] for item in orjson.loads(outcome.result)["items"]]
+    raise Unavailable(retry_after_seconds=1)
 
 
 def _answer(outcome: Outcome) -> Answer:
