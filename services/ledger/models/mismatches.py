@@ -1,4 +1,4 @@
-"""The tables of mismatches, their history, their corrections and the records they are about.
+"""The tables of mismatches, their history, and their corrections.
 
 Constraints stand in the migrations; how mismatches are found and written stands in `matching_sql`.
 """
@@ -93,22 +93,6 @@ correction_entries: Final = sa.Table(
     sa.Column("currency", sa.Text),
     sa.Column("type", sa.SmallInteger),
     sa.Column("posted_at", sa.DateTime(timezone=True)),
-)
-
-records: Final = sa.Table(
-    "upstream_records",
-    _metadata,
-    sa.Column("id", sa.BigInteger, primary_key=True),
-    sa.Column("channel", sa.Text),
-    sa.Column("upstream_ref", sa.Text),
-    sa.Column("order_no", sa.Text),
-    sa.Column("amount", sa.BigInteger),
-    sa.Column("fee", sa.BigInteger),
-    sa.Column("currency", sa.Text),
-    sa.Column("status", sa.Text),
-    sa.Column("occurred_at", sa.DateTime(timezone=True)),
-    sa.Column("source", sa.Text),
-    sa.Column("voided_by", sa.Text),
 )
 
 

@@ -11,8 +11,9 @@ from services.ledger.domain.changes import Change
 from services.ledger.domain.corrections import Content
 from services.ledger.domain.mismatches import Status
 from services.ledger.models.entries import accounts
-from services.ledger.models.mismatches import correction_entries, corrections, records
+from services.ledger.models.mismatches import correction_entries, corrections
 from services.ledger.models.orders import orders
+from services.ledger.models.statements import upstream_records
 from services.ledger.queries.corrections import changed_fields
 from services.ledger.usecases.correction_sides import Terms
 from services.ledger.usecases.mismatches import move_mismatch
@@ -174,15 +175,15 @@ def _note(session: Session, passport: Passport, before: Any, after: Any, content
 
 
 def _change_records(session: Session, correction: Any, content: Content, channel: str) -> None:
-    c = records.c
+    c = upstream_records.c
     for record in content["records"]:
         after = record["after"]
         voided_by = correction.id if after["is_void"] else None
-        changing = sa.update(records).where(c.id == record["id"])
+        changing = sa.update(upstream_records).where(c.id == record["id"])
         session.execute(changing.values(voided_by=voided_by, order_no=after["order_no"]))
     if content["reverses"] is not None:
         added = [c.channel == channel, c.upstream_ref == _own_ref(content["reverses"]), c.source == "correction"]
-        session.execute(sa.update(records).where(*added).values(voided_by=correction.id))
+        session.execute(sa.update(upstream_records).where(*added).values(voided_by=correction.id))
     new = content["new_record"]
     if new is not None:
         values = new | {
@@ -191,7 +192,7 @@ def _change_records(session: Session, correction: Any, content: Content, channel
             "occurred_at": _instant(new["occurred_at"]),
             "source": "correction",
         }
-        session.execute(sa.insert(records).values(values))
+        session.execute(sa.insert(upstream_records).values(values))
 
 
 def _own_ref(correction_id: str) -> str:

@@ -11,8 +11,8 @@ from services.ledger.domain.corrections import OrderSide, RecordSide, Sides
 from services.ledger.domain.mismatches import Kind
 from services.ledger.domain.orders import REFUNDABLE, check_order
 from services.ledger.domain.thresholds import Threshold
-from services.ledger.models.mismatches import records
 from services.ledger.models.orders import order_user_id, orders
+from services.ledger.models.statements import upstream_records
 from services.ledger.queries.orders import given_back
 from services.ledger.usecases.orders import rate_in_force
 from shared.copies import require_merchant
@@ -51,7 +51,7 @@ def sides_of(session: Session, mismatch: Any, *, is_locked: bool) -> Sides:
     order = order_side(session, order_no, mismatch.channel, is_locked=is_locked)
     record = None
     if mismatch.record_id is not None:
-        query = sa.select(records).where(records.c.id == mismatch.record_id)
+        query = sa.select(upstream_records).where(upstream_records.c.id == mismatch.record_id)
         row = session.execute(query.with_for_update() if is_locked else query).first()
         record = None if row is None else _record_side(row)
     return Sides(kind=mismatch.kind, order=order, record=record, others=_others(session, mismatch))
@@ -61,7 +61,7 @@ def _others(session: Session, mismatch: Any) -> int:
     """Return how many records of the order there are beside the mismatch's; none where that says nothing."""
     if mismatch.kind not in (Kind.MISSING_UPSTREAM, Kind.DUPLICATE_UPSTREAM):
         return 0
-    c = records.c
+    c = upstream_records.c
     conditions = [c.channel == mismatch.channel, c.order_no == mismatch.order_no, c.voided_by.is_(None)]
     if mismatch.record_id is not None:
         conditions += [c.id != mismatch.record_id, c.status.in_(("success", "refunded"))]

@@ -17,7 +17,8 @@ from services.ledger.domain.entries import Account, Maker, enter
 from services.ledger.domain.mismatches import Status, Verb, state_after
 from services.ledger.domain.orders import check_reason
 from services.ledger.models.entries import accounts
-from services.ledger.models.mismatches import corrections, mismatches, records
+from services.ledger.models.mismatches import corrections, mismatches
+from services.ledger.models.statements import upstream_records
 from services.ledger.queries.corrections import content_view, get_correction
 from services.ledger.queries.pages import in_scope
 from services.ledger.usecases.correction_effects import apply_correction, changes_of, told_of
@@ -268,7 +269,7 @@ def _plan_reversal(session: Session, mismatch: Any, done: Any, reason: str, term
 
 def _check_record(session: Session, record: Content, correction_id: str) -> None:
     """Refuse to change a record that is not as its correction left it. Raises: ProposalOutdated."""
-    query = sa.select(records).where(records.c.id == record["id"]).with_for_update()
+    query = sa.select(upstream_records).where(upstream_records.c.id == record["id"]).with_for_update()
     row = session.execute(query).one()
     voided_by = correction_id if record["before"]["is_void"] else None
     if row.voided_by != voided_by or row.order_no != record["before"]["order_no"]:
