@@ -3,7 +3,7 @@
 No API makes an order of last month, and none should. So the superuser puts a function `clock_timestamp` before
 PostgreSQL's own on the search path of the ledger's role: whatever the ledger posts, settles and refunds then has the
 turned instant, in the entries' chains and sums too. What no statement of the ledger names, such as the default of
-`orders.created_at`, stays as it is.
+`callbacks.received_at`, stays as it is.
 """
 
 import contextlib
