@@ -1,8 +1,9 @@
 """The faults that a caller of the control API can order, and what of the platform's doing each of them meets."""
 
-import threading
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from simulators.fault_queue import FaultQueue, check_times
 
 FaultKind = Literal[
     "delay", "server_error", "drop", "redirect", "bad_signature", "wrong_amount", "duplicate", "out_of_order"
@@ -35,40 +36,21 @@ class Fault:
             raise ValueError(f"kind is one of {', '.join(FAULT_KINDS)}, target one of {', '.join(TARGETS)}")
         if self.kind in _OF_CALLBACKS and self.target != "callback":
             raise ValueError(f"{self.kind} is a fault of callbacks")
-        if self.times is not None and self.times < 1:
-            raise ValueError("times is at least 1, or null")
+        check_times(self.times)
 
 
-class Faults:
-    """The faults in force, in the order they were asked for."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._faults: list[Fault] = []
-
-    def order(self, fault: Fault) -> None:
-        """Put a fault behind those already waiting."""
-        with self._lock:
-            self._faults.append(fault)
-
-    def clear(self) -> None:
-        """Forget all faults."""
-        with self._lock:
-            self._faults.clear()
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """Return the faults that still wait."""
-        with self._lock:
-            return [asdict(fault) for fault in self._faults]
+class Faults(FaultQueue[Fault]):
+    """The faults of questions, callbacks and downloads."""
 
     def take(self, target: Target, account: str) -> dict[str, Fault]:
         """Use up what meets this: one fault of each kind, by its kind."""
-        taken: dict[str, Fault] = {}
-        with self._lock:
-            for fault in self._faults:
-                if fault.target == target and fault.account in (None, account) and fault.kind not in taken:
-                    taken[fault.kind] = fault
-                    if fault.times is not None:
-                        fault.times -= 1
-            self._faults = [fault for fault in self._faults if fault.times != 0]
-        return taken
+        return {fault.kind: fault for fault in self.use(lambda waiting: _met(waiting, target, account))}
+
+
+def _met(waiting: list[Fault], target: Target, account: str) -> list[Fault]:
+    """Return the first fault of each kind that waits for this."""
+    met: dict[str, Fault] = {}
+    for fault in waiting:
+        if fault.target == target and fault.account in (None, account):
+            met.setdefault(fault.kind, fault)
+    return list(met.values())

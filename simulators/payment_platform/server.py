@@ -1,34 +1,21 @@
 """The platform as a running server, and its control API as methods."""
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import requests
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from simulators.payment_platform.app import create_app
+from simulators.serving import Control, Serving
 
 SIMULATED_SECRET = "whsec_c2ltdWxhdGVkLXBheW1lbnQtcGxhdGZvcm0="  # noqa: S105  # of tests, and of nobody's money
-CONTROL_TIMEOUT_SECONDS = 120
-POLL_SECONDS = 0.05
 
 
-class QuietHandler(WSGIRequestHandler):
-    """Keeps connections alive, and logs nothing."""
+class PlatformClient(Control):
+    """The control API of a platform."""
 
-    protocol_version = "HTTP/1.1"
-
-    def log_request(self, *_: object) -> None:
-        """Log nothing."""
-
-
-class PlatformClient:
-    """The control API of a platform at `url`, which may be another process."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+    timeout_seconds = 120
 
     def base_url(self, account: str) -> str:
         """Return where an account is asked: a channel's `base_url`."""
@@ -52,11 +39,7 @@ class PlatformClient:
 
     def payments(self, account: str) -> list[dict[str, Any]]:
         """Return an account's payments."""
-        answer = requests.get(
-            f"{self.url}/control/payments", params={"account": account}, timeout=CONTROL_TIMEOUT_SECONDS
-        )
-        answer.raise_for_status()
-        items: list[dict[str, Any]] = answer.json()["items"]
+        items: list[dict[str, Any]] = self._send("GET", "payments", account=account).json()["items"]
         return items
 
     def send_callbacks_to(self, account: str, url: str) -> None:
@@ -76,7 +59,7 @@ class PlatformClient:
     def statement(self, account: str, day: str, file_format: str = "csv", *, zone: str = "UTC") -> bytes:
         """Download a day of an account."""
         url = f"{self.url}/{account}/statements/{day}.{file_format}"
-        answer = requests.get(url, params={"zone": zone}, timeout=CONTROL_TIMEOUT_SECONDS)
+        answer = requests.get(url, params={"zone": zone}, timeout=self.timeout_seconds)
         answer.raise_for_status()
         return answer.content
 
@@ -84,43 +67,19 @@ class PlatformClient:
         """Order a fault, see `faults.Fault`."""
         self._send("POST", "faults", {"kind": kind, "target": target, **fields})
 
-    def clear_faults(self) -> None:
-        """Behave again."""
-        self._send("DELETE", "faults")
 
-    def reset(self) -> None:
-        """Forget everything."""
-        self._send("POST", "reset")
-
-    def _send(self, method: str, path: str, body: Any = None) -> requests.Response:
-        answer = requests.request(method, f"{self.url}/control/{path}", json=body, timeout=CONTROL_TIMEOUT_SECONDS)
-        answer.raise_for_status()
-        return answer
-
-
-class RunningPlatform(PlatformClient):
+class RunningPlatform(PlatformClient, Serving):
     """A platform served by threads of this process."""
 
-    def __init__(self, server: BaseWSGIServer, secret: str) -> None:
-        super().__init__(f"http://127.0.0.1:{server.server_port}")
+    def __init__(self, port: int, secret: str, host: str) -> None:
+        Serving.__init__(self, create_app(secret), host, port)
+        PlatformClient.__init__(self, f"http://{self.place}")
         self.secret = secret
-        self.place = f"127.0.0.1:{server.server_port}"
-        self._server = server
-        self._thread = threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def start_platform(port: int = 0, secret: str = SIMULATED_SECRET, *, host: str = "127.0.0.1") -> RunningPlatform:
     """Serve a platform; port 0 takes a free one."""
-    server = make_server(host, port, create_app(secret), threaded=True, request_handler=QuietHandler)
-    server.daemon_threads = True  # type: ignore[attr-defined]
-    return RunningPlatform(server, secret)
+    return RunningPlatform(port, secret, host)
 
 
 @contextmanager

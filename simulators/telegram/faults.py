@@ -1,9 +1,10 @@
 """The faults that a caller of the control API can order, and which call each of them meets."""
 
-import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from simulators.fault_queue import FaultQueue, check_times
 
 FaultKind = Literal[
     "too_many_requests",
@@ -40,8 +41,7 @@ class Fault:
             raise ValueError(f"kind is one of {', '.join(FAULT_KINDS)}")
         if self.kind == "migrated" and self.migrate_to_chat_id is None:
             raise ValueError("migrated needs migrate_to_chat_id")
-        if self.times is not None and self.times < 1:
-            raise ValueError("times is at least 1, or null")
+        check_times(self.times)
 
     def meets(self, method: str, chat_id: int | None) -> bool:
         """Whether this fault waits for such a call."""
@@ -49,41 +49,17 @@ class Fault:
         return is_method_met and self.chat_id in (None, chat_id) and self.times != 0
 
 
-class Faults:
-    """The faults in force, in the order they were asked for."""
+class Faults(FaultQueue[Fault]):
+    """The faults of calls."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._faults: list[Fault] = []
-
-    def order(self, fault: Fault) -> None:
-        """Put a fault behind those already waiting."""
-        with self._lock:
-            self._faults.append(fault)
-
-    def clear(self) -> None:
-        """Forget all faults."""
-        with self._lock:
-            self._faults.clear()
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """Answer the faults that still wait for a call."""
-        with self._lock:
-            return [asdict(fault) for fault in self._faults]
-
-    def take(self, method: str, chat_id: int | None) -> Iterator[Fault]:
+    def take(self, method: str, chat_id: int | None) -> list[Fault]:
         """Use up what meets this call: any delays before it, then at most one fault of another kind."""
-        with self._lock:
-            taken = list(self._taken(method, chat_id))
-            self._faults = [fault for fault in self._faults if fault.times != 0]
-        yield from taken
+        return self.use(lambda waiting: _met(waiting, method, chat_id))
 
-    def _taken(self, method: str, chat_id: int | None) -> Iterator[Fault]:
-        for fault in self._faults:
-            if not fault.meets(method, chat_id):
-                continue
-            if fault.times is not None:
-                fault.times -= 1
+
+def _met(waiting: list[Fault], method: str, chat_id: int | None) -> Iterator[Fault]:
+    for fault in waiting:
+        if fault.meets(method, chat_id):
             yield fault
             if fault.kind != "delay":
                 return
