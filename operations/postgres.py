@@ -20,7 +20,7 @@ from operations.ports import LOOPBACK
 
 ADMIN = "countinghouse_admin"
 PACKAGE = "postgresql"
-VERSION_MIN = 14
+VERSION_MIN = 15
 MUST_BE_ON = ("fsync", "synchronous_commit", "full_page_writes")
 CONFIGURATION = """
 # Written by countinghouse. Money is in here: fsync, synchronous_commit and full_page_writes stay on (R17).
