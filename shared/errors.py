@@ -17,9 +17,18 @@ first sentence of its docstring is its `title`.
 """
 
 import re
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 _REGISTRY: dict[str, type["ServiceError"]] = {}
+
+
+class ErrorView(TypedDict):
+    """Why one of many things was refused."""
+
+    code: str
+    title: str
+    detail: str
+    errors: dict[str, list[str]] | None
 
 
 class ServiceError(Exception):
@@ -52,6 +61,10 @@ class ServiceError(Exception):
     def family(self) -> type["ServiceError"]:
         """The class of the family that fixes this error's meaning: the nearest to the root that has one."""
         return next(c for c in type(self).__mro__ if c in FAMILIES)
+
+    def view(self) -> "ErrorView":
+        """Return the error as it stands among the results of many things."""
+        return {"code": self.code, "title": self.title, "detail": self.detail, "errors": self.errors}
 
     def to_wire(self) -> dict[str, Any]:
         """Return the error as JSON primitives, the inverse of `from_wire`."""

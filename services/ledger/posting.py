@@ -25,7 +25,6 @@ from shared.contracts.ledger import (
     BatchView,
     ChangeResult,
     EntryView,
-    ErrorView,
     LargeChangeDetected,
     RefundedThroughOrder,
 )
@@ -179,15 +178,10 @@ def _decide(ledger: "_Ledger", posting: Posting) -> tuple[Outcome, list[_Posted]
 def _batch_json(results: Sequence[_Posted | ServiceError], *, posted: int) -> str:
     """Return the BatchView as JSON: it is written once, kept, and passed on unread to the client."""
     items: list[ChangeResult] = [
-        {"error": _error_view(result)} if isinstance(result, ServiceError) else {"entry": result[1]}
-        for result in results
+        {"error": result.view()} if isinstance(result, ServiceError) else {"entry": result[1]} for result in results
     ]
     view: BatchView = {"items": items, "posted": posted, "refused": len(items) - posted}
     return orjson.dumps(view, option=orjson.OPT_SORT_KEYS).decode()
-
-
-def _error_view(error: ServiceError) -> ErrorView:
-    return {"code": error.code, "title": error.title, "detail": error.detail, "errors": error.errors}
 
 
 def events_of(posted: Sequence[_Posted], threshold: Threshold) -> Iterable[Event]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.ledger.domain.entries import entry_id
-from services.ledger.queries.figures import broken_seals
+from services.ledger.seals import broken_seals
 from shared import outbox
 from shared.contracts.ledger import LedgerFault, LedgerVerified, VerificationView
 from shared.errors import Conflict

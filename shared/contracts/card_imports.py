@@ -2,16 +2,7 @@
 
 from typing import TypedDict
 
-from shared.errors import InvalidRequest
-
-
-class RowErrorView(TypedDict):
-    """Why nothing came of a row."""
-
-    code: str
-    title: str
-    detail: str
-    errors: dict[str, list[str]] | None
+from shared.errors import ErrorView, InvalidRequest
 
 
 class ImportedRowView(TypedDict):
@@ -20,7 +11,7 @@ class ImportedRowView(TypedDict):
     line: int
     card_id: str | None
     number_masked: str | None
-    error: RowErrorView | None
+    error: ErrorView | None
 
 
 class ImportView(TypedDict):

@@ -2,8 +2,8 @@
 
 from typing import Any, TypedDict
 
-from shared.contracts.ledger import EntryView, ErrorView
-from shared.errors import NotFound
+from shared.contracts.ledger import EntryView
+from shared.errors import ErrorView, NotFound
 
 
 class BalancePointView(TypedDict):

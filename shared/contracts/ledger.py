@@ -6,7 +6,7 @@ Amounts are decimal strings with the currency beside them; a holder is a user, a
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NotRequired, TypedDict
 
-from shared.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge, Unavailable
+from shared.errors import Conflict, ErrorView, InvalidRequest, NotFound, PayloadTooLarge, Unavailable
 from shared.events import Event
 
 if TYPE_CHECKING:
@@ -57,15 +57,6 @@ class EntryView(TypedDict):
     channel: str | None
     note: str | None
     reason: str | None
-
-
-class ErrorView(TypedDict):
-    """Why one change of a batch was refused."""
-
-    code: str
-    title: str
-    detail: str
-    errors: dict[str, list[str]] | None
 
 
 class ChangeResult(TypedDict):

@@ -6,8 +6,7 @@ How mismatches are found and heal stands in `shared.contracts.reconciliations`.
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NotRequired, TypedDict
 
-from shared.contracts.ledger import ErrorView
-from shared.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
+from shared.errors import Conflict, ErrorView, InvalidRequest, NotFound, PermissionDenied
 from shared.events import Event
 
 BULK_MISMATCHES_MAX: Final = 500

@@ -116,12 +116,7 @@ def _refused(row: Row, refusal: ServiceError) -> ImportedRowView:
         # The answer is kept under its idempotency key, and a number may stand in the wrong column.
         "card_id": None if card_id is None else mask_text(card_id),
         "number_masked": None,
-        "error": {
-            "code": refusal.code,
-            "title": refusal.title,
-            "detail": refusal.detail,
-            "errors": refusal.errors,
-        },
+        "error": refusal.view(),
     }
 
 

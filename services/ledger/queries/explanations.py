@@ -31,7 +31,7 @@ from shared.contracts.explanations import (
     RefusalExplanation,
     RefusalNotFound,
 )
-from shared.contracts.ledger import ErrorView, OrderNotFound, RefundedThroughOrder
+from shared.contracts.ledger import OrderNotFound, RefundedThroughOrder
 from shared.copies import require_merchant
 from shared.errors import InvalidRequest, ServiceError
 from shared.kernel_tables import idempotency_keys
@@ -275,13 +275,9 @@ def _met(rule: str) -> CheckedRuleView:
 def _refused(view: ChangeExplanation, refusal: ServiceError) -> ChangeExplanation:
     rule = rule_of(refusal)
     met = [_met(known) for known in RULES[: RULES.index(rule)] if known in MET]
-    view["is_allowed"], view["rule"], view["refusal"] = False, rule, _error_view(refusal)
+    view["is_allowed"], view["rule"], view["refusal"] = False, rule, refusal.view()
     view["rules"] = [*met, {"rule": rule, "ok": False, "detail": refusal.detail}]
     return view
-
-
-def _error_view(refusal: ServiceError) -> ErrorView:
-    return {"code": refusal.code, "title": refusal.title, "detail": refusal.detail, "errors": refusal.errors}
 
 
 def _state(session: Session, change: Change, view: ChangeExplanation) -> Account:
@@ -331,7 +327,7 @@ def explain_refusal(session: Session, passport: Passport, *, request_id: str) ->
         "request_id": request_id,
         "refused_at": rfc3339(row.created_at),
         "rule": rule_of(refusal),
-        "refusal": _error_view(refusal),
+        "refusal": refusal.view(),
         "facts": {name: str(value) for name, value in refusal.extra.items() if name != "request_id"},
     }
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.ledger.domain.days import days_of_month
-from services.ledger.domain.figures import BALANCE, BUCKETS, Period, Total, differences, figures_of, seal
+from services.ledger.domain.figures import BALANCE, BUCKETS, Period, Total, differences, figures_of
 from services.ledger.domain.filters import whole_hours
 from services.ledger.models.reconciliations import closed_day_view, closed_days
 from services.ledger.queries.pages import plan_for_these_values
@@ -183,30 +183,3 @@ def _day_after(cursor: str) -> date:
         return date.fromisoformat(decode_cursor(cursor, length=1)[0])
     except (TypeError, ValueError):
         raise InvalidCursor.of_field("cursor", InvalidCursor.title) from None
-
-
-def broken_seals(session: Session) -> list[str]:
-    """Return what is wrong with closed days, a sentence each: one that was changed, one that is missing."""
-    found = []
-    before: Any = None
-    for row in session.execute(sa.select(closed_days).order_by(closed_days.c.day)):
-        if before is not None and row.day != before.day + timedelta(days=1):
-            found.append(f"Closed day {row.day}: the day before it is missing.")
-        elif row.previous_digest != (None if before is None else before.digest):
-            found.append(f"Closed day {row.day}: it does not follow the day before.")
-        if row.digest != _digest_of(row):
-            found.append(f"Closed day {row.day}: it does not say what was sealed.")
-        before = row
-    return found
-
-
-def _digest_of(row: Any) -> bytes:
-    return seal(
-        period=Period(row.day, row.starts_at, row.ends_at),
-        zone_name=row.zone_name,
-        rows=row.totals,
-        reason=row.reason,
-        actor_id=row.actor_id,
-        actor_name=row.actor_name,
-        previous_digest=row.previous_digest,
-    )

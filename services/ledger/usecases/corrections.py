@@ -25,7 +25,6 @@ from services.ledger.usecases.correction_effects import apply_correction, change
 from services.ledger.usecases.correction_sides import NewOrder, Terms, order_side, order_to_make, sides_of
 from services.ledger.usecases.mismatches import lock_mismatch, move_mismatch, void_proposal
 from shared import outbox
-from shared.contracts.ledger import ErrorView
 from shared.contracts.mismatches import (
     CorrectionApproved,
     CorrectionNotApplied,
@@ -44,7 +43,7 @@ from shared.contracts.mismatches import (
     ProposalOutdated,
     ProposalPending,
 )
-from shared.errors import InvalidRequest, ServiceError
+from shared.errors import ErrorView, InvalidRequest, ServiceError
 from shared.ids import new_id
 from shared.money import format_minor
 from shared.passport import Passport
@@ -105,7 +104,7 @@ def _balances(session: Session, passport: Passport, content: Content, entries: S
                 enter(account, change, maker, at_microseconds=0).balance_after, change.currency
             )
     except ServiceError as refusal:
-        return {"code": refusal.code, "title": refusal.title, "detail": refusal.detail, "errors": refusal.errors}
+        return refusal.view()
     return None
 
 

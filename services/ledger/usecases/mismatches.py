@@ -149,8 +149,7 @@ def _result(session: Session, mismatch_id: str, act: Callable[[str], str]) -> Bu
         raise
     except ServiceError as error:
         savepoint.rollback()
-        told = {"code": error.code, "title": error.title, "detail": error.detail, "errors": error.errors}
-        return {"id": mismatch_id, "error": told}  # type: ignore[typeddict-item]
+        return {"id": mismatch_id, "error": error.view()}
     savepoint.commit()
     return {"id": mismatch_id, "status": status}
 
