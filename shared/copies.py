@@ -132,9 +132,8 @@ class Merchants(_Copies):
         unknown = set(merchant_ids) - self._known
         if not unknown:
             return
-        with self._database().engine.connect() as connection:
-            query = sa.select(merchant_copies.c.merchant_id).where(merchant_copies.c.merchant_id.in_(unknown))
-            here = set(connection.execute(query).scalars())
+        query = sa.select(merchant_copies.c.merchant_id).where(merchant_copies.c.merchant_id.in_(unknown))
+        here = self._database().run(lambda session: set(session.scalars(query)))
         for merchant_id in sorted(unknown - here):
             self.fetch(merchant_id)
         self._known |= unknown
