@@ -5,6 +5,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,9 @@ class Platform:
         )
 
 
-@pytest.fixture(scope="session")
-def running_system() -> Iterator[System]:
-    """The system in a home of its own, taken down with all its processes at the end."""
+@contextmanager
+def started_system() -> Iterator[System]:
+    """Give a system in a home of its own, taken down with all its processes at the end."""
     folder = Path(tempfile.mkdtemp(prefix="countinghouse-e2e-"))
     folder.chmod(0o711)
     system = System(Home(folder))
@@ -124,6 +125,13 @@ def running_system() -> Iterator[System]:
     finally:
         system.down()
         system.destroy()
+
+
+@pytest.fixture(scope="session")
+def running_system() -> Iterator[System]:
+    """The system that the tests share. What closes days, or makes people who see all, is for a system of its own."""
+    with started_system() as system:
+        yield system
 
 
 @pytest.fixture

@@ -25,9 +25,10 @@ from operations.databases import service_database
 from operations.keys import bot_token
 from operations.processes import simulator_url
 from operations.services import SERVICES
+from operations.system import System
 from shared.masking import is_foreign, is_secret
 from simulators.telegram.server import ControlClient
-from tests.e2e.conftest import ANSWER_SECONDS_MAX, Api, Platform, eventually
+from tests.e2e.conftest import ANSWER_SECONDS_MAX, Api, Platform, eventually, started_system
 from tests.e2e.requests_of import JSON, Document, Request, name_of, places, put
 from tests.e2e.test_cards import make_card, new_number
 from tests.e2e.test_telegram import bind, new_chat_id
@@ -106,6 +107,20 @@ class Canaries:
         """Return those that are known by their looks, which may be put anywhere."""
         names = ("card number", "bot token", "access token", "second refresh token", "API key")
         return {name: self.secrets[name] for name in names}
+
+
+@pytest.fixture(scope="module")
+def own_system() -> Iterator[System]:
+    """A system that is left full of what was sent to every route of it."""
+    with started_system() as system:
+        yield system
+
+
+@pytest.fixture
+def platform(own_system: System) -> Platform:
+    """That system, ready."""
+    own_system.wait_ready()
+    return Platform(own_system)
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,8 @@ def test_a_file_is_cut_to_the_merchants_of_who_sends_it(platform: Platform) -> N
     ours, theirs = platform.merchant(), platform.merchant()
     operator = platform.person(roles=["operator"], merchants=[ours])
     foreign = make_card(platform.admin, merchant_id=theirs)["id"]
-    rows = [f",411111,Ada,CNY,,{ours},", f",411111,Ada,CNY,,{theirs},", f",,,,,{ours},{foreign}"]
+    bin_ = fresh_bin()
+    rows = [f",{bin_},Ada,CNY,,{ours},", f",{bin_},Ada,CNY,,{theirs},", f",,,,,{ours},{foreign}"]
     report = send_file(operator, "\n".join([HEADER, *rows])).json()
     codes = [item["error"] and item["error"]["code"] for item in report["items"]]
     assert codes == [None, "merchant_not_found", "card_not_found"]
@@ -69,14 +70,14 @@ def test_a_file_is_cut_to_the_merchants_of_who_sends_it(platform: Platform) -> N
 
 
 def test_a_thousand_cards_come_by_one_file_well_within_its_time(platform: Platform) -> None:
-    merchant_id = platform.merchant()
-    text = "\n".join([HEADER, *[f",411111,Holder {n},CNY,,{merchant_id}," for n in range(1000)]])
+    merchant_id, bin_ = platform.merchant(), fresh_bin()
+    text = "\n".join([HEADER, *[f",{bin_},Holder {n},CNY,,{merchant_id}," for n in range(1000)]])
     began = time.monotonic()
     answer = send_file(platform.admin, text)
     assert answer.status_code == 200, answer.text
     assert (answer.json()["created"], answer.json()["refused"]) == (1000, 0)
     assert time.monotonic() - began < 45
-    assert send_file(platform.admin, f"{text}\n,411111,x,CNY,,,").status_code == 422
+    assert send_file(platform.admin, f"{text}\n,{bin_},x,CNY,,,").status_code == 422
 
 
 def test_a_cards_timeline_holds_what_was_done_to_it(platform: Platform) -> None:

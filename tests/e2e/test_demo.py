@@ -1,20 +1,16 @@
 """The demonstration's data, through the gateway: filled in once, and not again; past days where they can be lived."""
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from operations import demo as demonstration
-from operations import ports
 from operations.databases import service_database
-from operations.home import Home
 from operations.processes import simulator_url
 from operations.system import System
 from operations.turned_clock import turned_clock
@@ -22,22 +18,14 @@ from simulators import demo
 from simulators.demo import cards, people, plan
 from simulators.gateway_client import GatewayClient, SignIn
 from simulators.telegram.server import ControlClient
-from tests.e2e.conftest import Platform, eventually
+from tests.e2e.conftest import Platform, eventually, started_system
 
 
 @pytest.fixture(scope="module")
 def fresh_system() -> Iterator[System]:
     """A system that nobody has used: only its ledger has no account yet."""
-    folder = Path(tempfile.mkdtemp(prefix="countinghouse-demo-"))
-    folder.chmod(0o711)
-    system = System(Home(folder))
-    system.move_gateway(ports.choose())
-    try:
-        system.up()
+    with started_system() as system:
         yield system
-    finally:
-        system.down()
-        system.destroy()
 
 
 @pytest.mark.e2e

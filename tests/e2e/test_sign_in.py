@@ -225,7 +225,9 @@ def test_nobody_grants_more_than_they_hold(platform: Platform) -> None:
 def test_the_last_administrator_and_the_built_in_roles_stay(platform: Platform) -> None:
     me = platform.admin.get("/me").json()
     administrators = platform.admin.get("/users", role="administrator", status="active").json()["items"]
-    assert [u["id"] for u in administrators if u["merchants"] == "all"] == [me["id"]]
+    for user in administrators:  # the demonstration has a second one
+        if user["merchants"] == "all" and user["id"] != me["id"]:
+            assert platform.admin.post(f"/users/{user['id']}/disable", {"reason": "one stays"}).status_code == 200
     for answer in (
         platform.admin.post(f"/users/{me['id']}/disable", {"reason": "x"}),
         platform.admin.patch(f"/users/{me['id']}", {"roles": ["operator"]}),
