@@ -15,7 +15,8 @@ CHECK = "/tasks/balance_check"
 
 @pytest.fixture(autouse=True)
 def as_it_was(platform: Platform):
-    """Leave the task as a fresh system has it."""
+    """Have no slot of the task come in between, and leave it as a fresh system has it."""
+    platform.admin.patch(CHECK, {"schedule": "0 0 1 1 *"})
     yield
     platform.admin.patch(CHECK, {"schedule": "*/5 * * * *", "timezone": "UTC", "retries": 2})
     platform.admin.post(f"{CHECK}/enable")
