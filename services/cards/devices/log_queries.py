@@ -1,14 +1,10 @@
 """Searches of the device log, newest first, cut to the caller's merchants. A million rows are an ordinary day."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from psycopg.errors import QueryCanceled
 from sqlalchemy import RowMapping, text
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from services.cards.domain.numbers import looks_like_number
@@ -17,10 +13,10 @@ from shared.contracts.devices import DeviceLogPage, DeviceLogView, LogSearchTooB
 from shared.errors import InvalidRequest
 from shared.paging import LIMIT_DEFAULT, InvalidCursor, decode_cursor, encode_cursor
 from shared.passport import Passport
+from shared.searching import bounded_search
 from shared.times import parse_rfc3339, rfc3339, utc_now
 
 KEYWORD_WINDOW: Final = timedelta(days=30)
-SEARCH_TIMEOUT_MS: Final = 8_000
 
 _SELECTED: Final = (
     "l.seq, l.device_id, l.event_id, l.merchant_id, l.card_id, l.source, l.action, l.result, l.ip, l.detail,"
@@ -72,7 +68,7 @@ def list_logs(
         values["last_time"], values["last_seq"] = _position(cursor)
     is_narrow = is_pointed or bool(q) or merchant_id is not None
     statement = _page_statement(conditions, values, passport, is_narrow=is_narrow)
-    with _bounded_search(session):
+    with bounded_search(session, LogSearchTooBroad):
         rows = session.execute(text(statement), values | {"limit_and_one": limit + 1}).mappings().all()
     more = len(rows) > limit
     last = rows[limit - 1] if more else None
@@ -138,27 +134,6 @@ def _page_statement(conditions: list[str], values: dict[str, Any], passport: Pas
         f" (select {_SELECTED} from device_logs l where l.merchant_id = scope.merchant_id and {where} {newest}) seen"
         f" {newest}"
     )
-
-
-@contextmanager
-def _bounded_search(session: Session) -> Iterator[None]:
-    """Bound a search in time, and have it planned for its own values, or the trigrams are passed over.
-
-    Raises: LogSearchTooBroad.   Source: PERFORMANCE.md "Two traps that cost seconds".
-    """
-    session.execute(
-        text(
-            "select set_config('plan_cache_mode', 'force_custom_plan', true),"
-            " set_config('statement_timeout', :timeout, true)"
-        ),
-        {"timeout": str(SEARCH_TIMEOUT_MS)},
-    )
-    try:
-        yield
-    except OperationalError as error:
-        if isinstance(error.orig, QueryCanceled):
-            raise LogSearchTooBroad from None
-        raise
 
 
 def _log_view(row: RowMapping) -> DeviceLogView:

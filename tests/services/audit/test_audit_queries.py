@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.audit import queries
+from shared import searching
 from shared.contracts.audit import LogNotFound, LogQueryTooBroad
 from shared.errors import InvalidRequest
 from shared.passport import Passport
@@ -238,14 +239,14 @@ def test_counts_are_cut_to_what_the_caller_sees(log: Session, bob: Passport) -> 
 def test_search_that_takes_too_long_is_refused_as_too_broad(
     log: Session, alice: Passport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "SEARCH_TIMEOUT_MS", 20)
-    with pytest.raises(LogQueryTooBroad), queries.bounded_search(log):
+    monkeypatch.setattr(searching, "SEARCH_TIMEOUT_MS", 20)
+    with pytest.raises(LogQueryTooBroad), searching.bounded_search(log, LogQueryTooBroad):
         log.execute(text("select pg_sleep(1)"))
 
 
 def test_search_is_planned_for_its_own_values(log: Session) -> None:
     # A generic plan of `ilike $1` passes over the trigrams: seconds in place of milliseconds (PERFORMANCE.md).
-    with queries.bounded_search(log):
+    with searching.bounded_search(log, LogQueryTooBroad):
         assert log.scalar(text("show plan_cache_mode")) == "force_custom_plan"
 
 
