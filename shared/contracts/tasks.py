@@ -1,7 +1,7 @@
 """What others may know of tasks: their views, their errors, their events."""
 
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from typing import Any, ClassVar, Final, TypedDict
 
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.events import Event
@@ -128,78 +128,68 @@ class LeaseLost(Conflict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskUpdated(Event):
+class _OfTask:
+    """What every event about one task says."""
+
+    service: ClassVar[str] = "tasks"
+    resource_type: ClassVar[str] = "task"
+
+    task_id: str
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfRun:
+    """What every event about one run of a task says."""
+
+    service: ClassVar[str] = "tasks"
+    resource_type: ClassVar[str] = "task_run"
+
+    task_run_id: str
+    task: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskUpdated(_OfTask, Event):
     """A task's schedule, or how it runs, changed."""
 
-    service = "tasks"
-    resource_type = "task"
-    task_id: str
-    changes: dict[str, Any]
-
 
 @dataclass(frozen=True, kw_only=True)
-class TaskEnabled(Event):
+class TaskEnabled(_OfTask, Event):
     """A task runs by its schedule from now on."""
 
-    service = "tasks"
-    resource_type = "task"
-    task_id: str
-    changes: dict[str, Any]
-
 
 @dataclass(frozen=True, kw_only=True)
-class TaskDisabled(Event):
+class TaskDisabled(_OfTask, Event):
     """A task no longer runs by itself."""
 
-    service = "tasks"
-    resource_type = "task"
-    task_id: str
-    changes: dict[str, Any]
-
 
 @dataclass(frozen=True, kw_only=True)
-class TaskRunRequested(Event):
+class TaskRunRequested(_OfRun, Event):
     """Somebody asked for a run by hand."""
 
-    service = "tasks"
-    resource_type = "task_run"
-    task_run_id: str
-    task: str
-
 
 @dataclass(frozen=True, kw_only=True)
-class TaskRunStarted(Event):
+class TaskRunStarted(_OfRun, Event):
     """An instance took a run and works on it."""
 
-    service = "tasks"
-    resource_type = "task_run"
-    task_run_id: str
-    task: str
     trigger: str
     attempt: int
     scheduled_for: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskRunSucceeded(Event):
+class TaskRunSucceeded(_OfRun, Event):
     """A run did what it should."""
 
-    service = "tasks"
-    resource_type = "task_run"
-    task_run_id: str
-    task: str
     attempt: int
     result: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskRunFailed(Event):
+class TaskRunFailed(_OfRun, Event):
     """A run ended otherwise: `status` is failed, timed_out or lost; `retry_at` is when the next attempt is due."""
 
-    service = "tasks"
-    resource_type = "task_run"
-    task_run_id: str
-    task: str
     attempt: int
     status: str
     reason: str
@@ -207,11 +197,7 @@ class TaskRunFailed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskRunCancelled(Event):
+class TaskRunCancelled(_OfRun, Event):
     """A run was cancelled, before or while it ran."""
 
-    service = "tasks"
-    resource_type = "task_run"
-    task_run_id: str
-    task: str
     attempt: int

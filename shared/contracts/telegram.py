@@ -1,7 +1,7 @@
 """What others may know of telegram: its views, its errors, its events. The bot's token stands in none of them."""
 
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from typing import Any, ClassVar, Final, TypedDict
 
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.events import Event
@@ -114,99 +114,85 @@ class NotificationAlreadySent(Conflict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BindingCreated(Event):
-    """A merchant is bound to a group."""
+class _OfBinding:
+    """What every event about one binding says."""
 
-    service = "telegram"
-    resource_type = "binding"
+    service: ClassVar[str] = "telegram"
+    resource_type: ClassVar[str] = "binding"
+
     binding_id: str
     merchant_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfNotification:
+    """What every event about one notification says."""
+
+    service: ClassVar[str] = "telegram"
+    resource_type: ClassVar[str] = "notification"
+
+    notification_id: str
+    binding_id: str
+    merchant_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BindingCreated(_OfBinding, Event):
+    """A merchant is bound to a group."""
+
     chat_id: str
     title: str
     language: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class BindingUpdated(Event):
+class BindingUpdated(_OfBinding, Event):
     """A binding's title, language, status or chat changed: by a person, or because Telegram said so."""
 
-    service = "telegram"
-    resource_type = "binding"
-    binding_id: str
-    merchant_id: str
     changes: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BindingDeleted(Event):
+class BindingDeleted(_OfBinding, Event):
     """A merchant is no longer bound to a group."""
 
-    service = "telegram"
-    resource_type = "binding"
-    binding_id: str
-    merchant_id: str
     chat_id: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotificationRulesChanged(Event):
+class NotificationRulesChanged(_OfBinding, Event):
     """A binding's rules changed; the fields of `changes` are `<type>.<field>`."""
 
-    service = "telegram"
-    resource_type = "binding"
-    binding_id: str
-    merchant_id: str
     changes: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestNotificationQueued(Event):
+class TestNotificationQueued(_OfNotification, Event):
     """Somebody asked for a message that shows whether a group can be reached."""
 
     __test__ = False  # pytest takes a class of this name for a test
 
-    service = "telegram"
-    resource_type = "notification"
-    notification_id: str
-    binding_id: str
-    merchant_id: str
-
 
 @dataclass(frozen=True, kw_only=True)
-class NotificationRetried(Event):
+class NotificationRetried(_OfNotification, Event):
     """Somebody put a notification back into the queue."""
 
-    service = "telegram"
-    resource_type = "notification"
-    notification_id: str
-    binding_id: str
-    merchant_id: str
     changes: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotificationSent(Event):
+class NotificationSent(_OfNotification, Event):
     """Telegram took a message."""
 
-    service = "telegram"
-    resource_type = "notification"
-    notification_id: str
-    binding_id: str
-    merchant_id: str
     notification_type: str
     message_id: int
     attempts: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotificationFailed(Event):
+class NotificationFailed(_OfNotification, Event):
     """A message was given up; only a person tries it again."""
 
-    service = "telegram"
-    resource_type = "notification"
-    notification_id: str
-    binding_id: str
-    merchant_id: str
     notification_type: str
     error: str
     attempts: int

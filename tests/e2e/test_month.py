@@ -1,9 +1,9 @@
 """A month of three channels: everything that does not fit is found, and nothing else; corrected, the books close.
 
-Orders are made and settled through the gateway while the ledger's clock stands in last month (`turned_clock.py`). The
-simulator is their payment platform; its statements are uploaded, the days reconciled, checked, corrected and closed
-through the gateway too. By hand with `COUNTINGHOUSE_MONTH_ORDERS=100000`; fewer orders otherwise, with the same number
-of days and channels.
+Orders are made and settled through the gateway while the ledger's clock stands in last month
+(`operations/turned_clock.py`). The simulator is their payment platform; its statements are uploaded, the days
+reconciled, checked, corrected and closed through the gateway too. By hand with `COUNTINGHOUSE_MONTH_ORDERS=100000`;
+fewer orders otherwise, with the same number of days and channels.
 """
 
 import os
@@ -20,16 +20,17 @@ from zoneinfo import ZoneInfo
 import pytest
 import requests
 
+from operations.turned_clock import TurnedClock, clock_of
 from shared.times import day_bounds, parse_rfc3339, rfc3339
 from simulators.payment_platform import RunningPlatform, running_platform
 from tests.e2e.conftest import Api, Platform, eventually
-from tests.e2e.turned_clock import TurnedClock, turned_clock
 
 ORDERS: Final = int(os.environ.get("COUNTINGHOUSE_MONTH_ORDERS", "240"))
 PLANTED: Final = max(12, ORDERS // 1000)  # 0.1 %, and each kind twice at least
 DAYS, CHANNELS, MERCHANTS, USERS = 30, 3, 2, 10
 ZONE: Final = "Asia/Shanghai"
 AT_ONCE: Final = 6
+TURN_LASTS: Final = timedelta(hours=1)  # a third of a day is made in less
 SIGN_IN_SECONDS: Final = 300
 TRIES_MAX: Final = 20
 KINDS: Final = (
@@ -232,7 +233,6 @@ def live_through(month: Month, clock: TurnedClock) -> None:
                 payments = [one for lived in pool.map(month.live, plans[part::3]) for one in month.hear(lived, at)]
                 month.simulator.make_payments(payments)
             assert {row["sum"] for row in staff.get("/trial-balance")["items"]} == {"0"}
-    clock.turn_back()
 
 
 def each_day(month: Month, act: Callable[[str, date], Any]) -> list[Any]:
@@ -305,7 +305,8 @@ def test_a_month_of_three_channels_is_reconciled_corrected_and_closed(
     month = Month(staff, simulator, [platform.merchant() for _ in range(MERCHANTS)], first=first)
     for code in month.channels:
         staff.post("/channels", {"code": code, "name": code, "kind": "statement"})
-    with turned_clock(platform.system) as clock:
+    with clock_of(platform.system, turn_lasts=TURN_LASTS) as clock:
+        clock.begin()
         live_through(month, clock)
     each_day(month, month.upload_statement)
 

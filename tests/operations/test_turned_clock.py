@@ -25,6 +25,10 @@ def connection(make_database: Callable[[str], str]) -> Iterator[psycopg.Connecti
         connection.rollback()
 
 
+def clock(connection: psycopg.Connection, **how: timedelta) -> TurnedClock:
+    return TurnedClock(connection, role="nobody", database=connection.info.dbname, **how)
+
+
 def seen(connection: psycopg.Connection) -> datetime:
     """Return the instant that a statement of the ledger sees."""
     row = connection.execute("select clock_timestamp()").fetchone()
@@ -35,15 +39,14 @@ def seen(connection: psycopg.Connection) -> datetime:
 
 def test_statements_see_the_turned_instant_which_goes_on(connection: psycopg.Connection) -> None:
     assert abs(seen(connection) - datetime.now(UTC)) < A_MOMENT
-    TurnedClock(connection).turn(A_MONTH_AGO)
+    clock(connection).turn(A_MONTH_AGO)
     first = seen(connection)
     assert timedelta() <= first - A_MONTH_AGO < A_MOMENT
     assert seen(connection) > first
 
 
 def test_a_turn_that_nobody_ends_ends_by_itself(
-    connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    connection: psycopg.Connection,
 ) -> None:
-    monkeypatch.setattr(turned_clock, "TURN_SECONDS_MAX", 0)
-    TurnedClock(connection).turn(A_MONTH_AGO)
+    clock(connection, turn_lasts=timedelta()).turn(A_MONTH_AGO)
     assert abs(seen(connection) - datetime.now(UTC)) < A_MOMENT

@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from services.users.hashing import hash_password
-from services.users.models import Role, User
+from services.users.models import Merchant, Role, User
 from services.users.sealing import KEY_BYTES, SecretCipher
 from services.users.tokens import SigningKeys
+from services.users.usecases.merchants import create_merchant
 from shared.events import Envelope
 from shared.ids import new_id
 from shared.kernel_tables import outbox
@@ -85,6 +86,27 @@ def anybody() -> Passport:
         merchants=frozenset(),
         ip="203.0.113.7",
     )
+
+
+@pytest.fixture
+def root(session: Session) -> User:
+    """The administrator of everything."""
+    return make_user(session, "root", roles=["administrator"])
+
+
+@pytest.fixture
+def as_root(root: User) -> Passport:
+    return passport_of(root)
+
+
+@pytest.fixture
+def aurora(session: Session, as_root: Passport) -> Merchant:
+    return session.get_one(Merchant, create_merchant(session, as_root, code="AURORA", name="Aurora")["id"])
+
+
+@pytest.fixture
+def borealis(session: Session, as_root: Passport) -> Merchant:
+    return session.get_one(Merchant, create_merchant(session, as_root, code="BOREALIS", name="Borealis")["id"])
 
 
 def make_user(

@@ -6,36 +6,15 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.users.models import ApiKey, Merchant, User
+from services.users.models import ApiKey, Merchant
 from services.users.queries import get_user_access, list_permission_holders
 from services.users.usecases.api_keys import create_api_key, revoke_api_key
-from services.users.usecases.merchants import create_merchant
 from services.users.usecases.roles import create_role
 from shared.contracts.users import UserNotFound
 from shared.errors import InvalidRequest
 from shared.passport import Passport
 from shared.times import utc_now
 from tests.services.users.conftest import make_user, passport_of
-
-
-@pytest.fixture
-def root(session: Session) -> User:
-    return make_user(session, "root", roles=["administrator"])
-
-
-@pytest.fixture
-def as_root(root: User) -> Passport:
-    return passport_of(root)
-
-
-@pytest.fixture
-def aurora(session: Session, as_root: Passport) -> Merchant:
-    return session.get_one(Merchant, create_merchant(session, as_root, code="AURORA", name="Aurora")["id"])
-
-
-@pytest.fixture
-def borealis(session: Session, as_root: Passport) -> Merchant:
-    return session.get_one(Merchant, create_merchant(session, as_root, code="BOREALIS", name="Borealis")["id"])
 
 
 def holders(

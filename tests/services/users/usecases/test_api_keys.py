@@ -26,11 +26,6 @@ from tests.services.users.conftest import events, make_user, passport_of
 
 
 @pytest.fixture
-def as_root(session: Session) -> Passport:
-    return passport_of(make_user(session, "root", roles=["administrator"]))
-
-
-@pytest.fixture
 def aurora_id(session: Session, as_root: Passport) -> str:
     return merchants.create_merchant(session, as_root, code="AURORA", name="Aurora")["id"]
 

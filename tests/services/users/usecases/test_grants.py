@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from services.users import queries
 from services.users.models import EndingGrant, Merchant, User, UserSession
 from services.users.usecases import api_keys, grants, roles, users
-from services.users.usecases.merchants import create_merchant
 from shared.contracts.users import GrantExceedsOwn, LastAdministrator, RoleInUse, UserNotFound
 from shared.errors import InvalidRequest
 from shared.passport import Passport
@@ -24,26 +23,6 @@ Give = Callable[..., None]
 
 def in_hours(hours: float) -> str:
     return rfc3339(utc_now() + timedelta(hours=hours))
-
-
-@pytest.fixture
-def root(session: Session) -> User:
-    return make_user(session, "root", roles=["administrator"])
-
-
-@pytest.fixture
-def as_root(root: User) -> Passport:
-    return passport_of(root)
-
-
-@pytest.fixture
-def aurora(session: Session, as_root: Passport) -> Merchant:
-    return session.get_one(Merchant, create_merchant(session, as_root, code="AURORA", name="Aurora")["id"])
-
-
-@pytest.fixture
-def borealis(session: Session, as_root: Passport) -> Merchant:
-    return session.get_one(Merchant, create_merchant(session, as_root, code="BOREALIS", name="Borealis")["id"])
 
 
 @pytest.fixture

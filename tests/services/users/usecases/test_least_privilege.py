@@ -52,16 +52,6 @@ def run(session: Session) -> least_privilege.Run:
 
 
 @pytest.fixture
-def root(session: Session) -> User:
-    return make_user(session, "root", roles=["administrator"])
-
-
-@pytest.fixture
-def as_root(root: User) -> Passport:
-    return passport_of(root)
-
-
-@pytest.fixture
 def dora(session: Session, root: User) -> User:
     return make_user(session, "dora", roles=["operator"])
 

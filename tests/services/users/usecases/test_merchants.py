@@ -9,12 +9,7 @@ from services.users import queries
 from services.users.usecases import merchants
 from shared.contracts.users import GrantExceedsOwn, MerchantCodeTaken, MerchantNotFound
 from shared.passport import Passport
-from tests.services.users.conftest import events, make_user, passport_of
-
-
-@pytest.fixture
-def as_root(session: Session) -> Passport:
-    return passport_of(make_user(session, "root", roles=["administrator"]))
+from tests.services.users.conftest import events
 
 
 def scoped(passport: Passport, *merchant_ids: str) -> Passport:

@@ -21,11 +21,6 @@ from tests.services.users.conftest import events, make_user, passport_of
 
 
 @pytest.fixture
-def as_root(session: Session) -> Passport:
-    return passport_of(make_user(session, "root", roles=["administrator"]))
-
-
-@pytest.fixture
 def as_operator(session: Session) -> Passport:
     return passport_of(make_user(session, "op", roles=["operator"]))
 

@@ -13,7 +13,6 @@ from services.users import queries
 from services.users.hashing import fits
 from services.users.models import Merchant, Role, SignInFailures, User, UserSession
 from services.users.usecases import users
-from services.users.usecases.merchants import create_merchant
 from services.users.usecases.roles import create_role
 from shared.contracts.users import (
     GrantExceedsOwn,
@@ -25,26 +24,6 @@ from shared.errors import InvalidRequest, ServiceError
 from shared.passport import Passport
 from shared.times import parse_rfc3339, utc_now
 from tests.services.users.conftest import Transaction, events, make_user, passport_of
-
-
-@pytest.fixture
-def root(session: Session) -> User:
-    return make_user(session, "root", roles=["administrator"])
-
-
-@pytest.fixture
-def as_root(root: User) -> Passport:
-    return passport_of(root)
-
-
-@pytest.fixture
-def aurora(session: Session, as_root: Passport) -> Merchant:
-    return session.get_one(Merchant, create_merchant(session, as_root, code="AURORA", name="Aurora")["id"])
-
-
-@pytest.fixture
-def borealis(session: Session, as_root: Passport) -> Merchant:
-    return session.get_one(Merchant, create_merchant(session, as_root, code="BOREALIS", name="Borealis")["id"])
 
 
 @pytest.fixture
