@@ -6,14 +6,18 @@ and all are taken and left as they are. Source: RELIABILITY.md R30, R31; decisio
 """
 
 import re
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, wraps
 from typing import Any, Literal
 
 from stdnum import luhn
 
 MASK = "***"
 CARD_DIGITS_MIN, CARD_DIGITS_MAX = 13, 19
+# Nothing shorter than a card number is secret by its looks: nearly all texts are passed over by their length.
+TEXT_LENGTH_MIN = CARD_DIGITS_MIN
+NAMES_REMEMBERED = 1024
+NAME_LENGTH_MAX = 64
 
 Secret = Literal["card_number", "token"]
 
@@ -69,11 +73,20 @@ def mask(value: Any, key: str = "") -> Any:
 
 
 def mask_typed(value: Any, key: str = "") -> Any:
-    """Return JSON with what people may have typed masked by its looks; references, by their names, stay."""
+    """Return JSON with what people may have typed masked by its looks; references, by their names, stay.
+
+    An object in which there is nothing to mask is returned as it is, and not copied.
+    """
     if isinstance(value, str):
-        return value if len(value) < CARD_DIGITS_MIN or is_reference(key) else mask_text(value)
+        return value if len(value) < TEXT_LENGTH_MIN or is_reference(key) else mask_text(value)
     if isinstance(value, dict):
-        return {k: mask_typed(v, k) for k, v in value.items()}
+        masked = {}
+        for name, part in value.items():
+            if type(part) is not str or len(part) >= TEXT_LENGTH_MIN:
+                typed = mask_typed(part, name)
+                if typed is not part:
+                    masked[name] = typed
+        return value | masked if masked else value
     if isinstance(value, list | tuple):
         return [mask_typed(v, key) for v in value]
     return value
@@ -85,17 +98,12 @@ def secret_in(value: Any, key: str = "") -> Secret | None:
     A number in the place of one that another system gave is no card's, and a token under a secret's name is in place.
     """
     if isinstance(value, str):
-        if len(value) < CARD_DIGITS_MIN or not _is_suspicious(value):
-            return None
-        if any(token.search(value) for token in _TOKENS) and not is_secret(key):
-            return "token"
-        return "card_number" if _has_card_number(value) and not is_foreign(key) else None
+        return _secret_in_text(value, key) if len(value) >= TEXT_LENGTH_MIN else None
     if isinstance(value, dict):
-        # Most texts are too short to hold anything; ten thousand changes are looked through in passing.
         for name, part in value.items():
-            if not (isinstance(part, str) and len(part) < CARD_DIGITS_MIN) and (found := secret_in(part, str(name))):
+            if (type(part) is not str or len(part) >= TEXT_LENGTH_MIN) and (found := secret_in(part, name)):
                 return found
-            if len(name) >= CARD_DIGITS_MIN and (found := secret_in(name)):
+            if len(name) >= TEXT_LENGTH_MIN and (found := _secret_in_text(name)):
                 return found
         return None
     if isinstance(value, list | tuple):
@@ -105,36 +113,48 @@ def secret_in(value: Any, key: str = "") -> Secret | None:
     return None
 
 
-@cache
+def _remembered(is_named: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Remember what is said of the usual names. Clients can make up any number of others, of any length."""
+    known = lru_cache(NAMES_REMEMBERED)(is_named)
+    return wraps(is_named)(lambda key: known(key) if len(key) <= NAME_LENGTH_MAX else is_named(key))
+
+
+@_remembered
 def is_foreign(key: str) -> bool:
     """Return whether a field of this name holds a number that another system gave."""
     return _FOREIGN_NAMES.search(key) is not None
 
 
-@cache
+@_remembered
 def is_reference(key: str) -> bool:
     """Return whether a field of this name holds an id, a number that another system gave, or an amount."""
     return _REFERENCE_NAMES.search(key) is not None
 
 
-@cache
+@_remembered
 def is_secret(key: str) -> bool:
     """Return whether a field of this name is where a secret belongs: a password, a code, a token."""
     return _SECRET_NAMES.search(key) is not None
 
 
+def _secret_in_text(text: str, key: str = "") -> Secret | None:
+    if _may_hold_token(text) and any(token.search(text) for token in _TOKENS) and not is_secret(key):
+        return "token"
+    # First the name: most long numbers are other systems'.
+    return "card_number" if not is_foreign(key) and _has_card_number(text) else None
+
+
 def _is_suspicious(text: str) -> bool:
-    return (
-        ":" in text
-        or "eyJ" in text
-        or "chk_" in text
-        or "chr_" in text
-        or "earer " in text.lower()
-        or _LONG_DIGITS.search(text) is not None
-    )
+    return _may_hold_token(text) or "earer " in text.lower() or _LONG_DIGITS.search(text) is not None
+
+
+def _may_hold_token(text: str) -> bool:
+    return ":" in text or "eyJ" in text or "chk_" in text or "chr_" in text
 
 
 def _has_card_number(text: str) -> bool:
+    if _LONG_DIGITS.search(text) is None:
+        return False
     runs = (match.group() for match in _DIGITS.finditer(text))
     return any(not _is_like_a_date(run[start:end]) for run in runs for start, end in _card_numbers(run))
 

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -106,6 +107,36 @@ def test_a_number_that_another_system_gave_is_taken_and_left_as_it_is(name: str)
 
 def test_one_of_our_own_ids_is_no_place_for_a_card_number() -> None:
     assert secret_in({"card_ids": ["4111111111111111"]}) == "card_number"
+
+
+def test_a_secret_is_found_in_any_place_of_many_alike_rows() -> None:
+    rows = [{"order_no": f"P{n:020}", "note": "nothing to see here", "amount": "1.00", "type": n} for n in range(100)]
+    assert secret_in({"changes": rows}) is None
+    assert mask_typed({"entries": rows}) == {"entries": rows}
+    for place in (0, 50, 99):
+        for spoilt, found in (
+            ({"note": CARD}, "card_number"),
+            ({"note": [{"text": CARD}]}, "card_number"),
+            ({"order_no": CANARIES["an API key"]}, "token"),
+            ({CARD: 1}, "card_number"),
+        ):
+            assert secret_in({"changes": [*rows[:place], rows[place] | spoilt, *rows[place + 1 :]]}) == found
+
+
+def test_masking_leaves_what_it_was_given_as_it_was() -> None:
+    given = {"entries": [{"note": "plain words, and many"}, {"note": f"card {CARD}"}]}
+    assert mask_typed(given) == {"entries": [{"note": "plain words, and many"}, {"note": "card ***1111"}]}
+    assert given["entries"][1] == {"note": f"card {CARD}"}
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("a_long_way_to_what_somebody_else_gave_" * 4 + "order_no", None), ("a_long_way_to_a_text_" * 4, "card_number")],
+)
+def test_names_of_any_length_mean_the_same_and_are_not_kept(name: str, found: str | None) -> None:
+    references = sys.getrefcount(name)
+    assert secret_in({name: CARD}) == found
+    assert sys.getrefcount(name) == references
 
 
 def test_a_line_of_any_logger_is_masked_json(capsys: pytest.CaptureFixture[str]) -> None:
