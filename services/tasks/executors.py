@@ -93,7 +93,7 @@ def balance_check(run: Run, services: Mapping[str, Service]) -> dict[str, Any]:
 
 
 def reconcile_daily(run: Run, services: Mapping[str, Service]) -> dict[str, Any]:
-    """Let the ledger reconcile yesterday over all active channels, and check that day.
+    """Let the ledger reconcile yesterday over all active channels, and what was expected before; check yesterday.
 
     Returns: `date`, `reconciliations` (the runs' ids), what they `found` and `healed`, the channels that were `busy`,
     and the daily checks that are not ok. A mismatch is what this is for, and no failure of it.

@@ -94,7 +94,10 @@ class ComparisonView(TypedDict):
 
 
 class DayRunsView(TypedDict):
-    """What reconciling a day over all active channels came to; `busy` are channels where a run was on already."""
+    """What reconciling over all active channels came to; `busy` are channels where a run was on already.
+
+    `items` may be of days before `date` too: of those where something was expected.
+    """
 
     date: str
     items: list[ReconciliationView]
@@ -233,7 +236,7 @@ class DayOutOfOrder(Conflict):
 
 
 class DayNotReady(Conflict):
-    """Something of this day is open: mismatches, or channels that were not reconciled. `force` closes it so."""
+    """Something of this day is open: mismatches, or channels not reconciled to the end. `force` closes it so."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from datetime import date, timedelta
 from functools import partial
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.ledger.calls.dependencies import LedgerDependencies
@@ -50,20 +49,25 @@ class ReconciliationCalls(LedgerDependencies):
 
     @rpc("mismatches:operate", is_repeatable=True)
     def reconcile_day(self, passport: Passport, *, date: str | None = None) -> DayRunsView:
-        """Reconcile a day, by default yesterday, over all active channels, each in a transaction of its own."""
+        """Reconcile a day over all active channels, each in a transaction of its own.
+
+        date: None is yesterday, and with it each earlier day of which the last run expected something.
+        """
         if passport.merchants is not None:
             raise PermissionDenied("A channel is reconciled over all merchants.")
         day = today(self.zone_name()) - timedelta(days=1) if date is None else check_day(date)
         self.run(reconciliations.refresh_statistics)
         view: DayRunsView = {"date": day.isoformat(), "items": [], "busy": []}
-        query = sa.text("select code from channels where status = 'active' order by code")
-        for channel in self.database.run(lambda session: list(session.scalars(query))):
-            reconcile = partial(self._reconcile, passport=passport, channel=channel, day=day)
+        for channel, each in self.run(partial(self._due, day=day, is_alone=date is not None)):
+            reconcile = partial(self._reconcile, passport=passport, channel=channel, day=each)
             try:
-                view["items"].append(self.database.run(reconcile))
+                view["items"].append(self.run(reconcile))
             except ReconciliationRunning:
                 view["busy"].append(channel)
         return view
+
+    def _due(self, session: Session, *, day: date, is_alone: bool) -> list[tuple[str, date]]:
+        return [due for due in queries.days_due(session, yesterday=day) if due[1] == day or not is_alone]
 
     @query("mismatches:read")
     def list_reconciliations(

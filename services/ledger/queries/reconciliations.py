@@ -44,6 +44,32 @@ def list_reconciliations(
     }
 
 
+_DUE: Final = sa.text(
+    """
+    select code as channel, cast(:yesterday as date) as day
+      from channels
+     where status = 'active'
+    union
+    select r.channel, r.day
+      from (select distinct on (channel, day) channel, day, expected
+              from reconciliations
+             where day < :yesterday
+             order by channel, day, finished_at desc, id desc) as r
+           join channels c on c.code = r.channel and c.status = 'active'
+     where r.expected > 0
+     order by day, channel
+    """
+)
+
+
+def days_due(session: Session, *, yesterday: date) -> list[tuple[str, date]]:
+    """Return what a morning reconciles, by channel and day, the earliest first.
+
+    That is yesterday of each active channel, and each day before it of which the last run expected something.
+    """
+    return [(row.channel, row.day) for row in session.execute(_DUE, {"yesterday": yesterday})]
+
+
 def id_after(cursor: str) -> str:
     """Return the id that a list goes on from. Raises: InvalidCursor."""
     [place] = decode_cursor(cursor, length=1)

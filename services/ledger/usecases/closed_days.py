@@ -34,7 +34,7 @@ def close_day(
     What counts for it afterwards, since only corrections can, is shown as after the close. The first day that is
     closed may be any; from it on days are closed one after the other. There is no way back.
 
-    is_forced: close it although mismatches of it are open or channels were not reconciled.
+    is_forced: close it although mismatches of it are open or channels are not reconciled to the end.
     Raises, in order: PermissionDenied for who does not see all merchants; DayAlreadyClosed; DayOutOfOrder; DayNotOver;
     DayNotReady.
     Emits: DayClosed.
@@ -110,7 +110,8 @@ def _period(day: date, last: Any, zone_name: str) -> Period:
 _OPEN_MISMATCHES: Final = sa.text(
     "select count(*) from mismatches where day = :day and status in ('open', 'pending_approval')"
 )
-# Registered channels with a paid order or a record of the day, and no run over it since it was over.
+# Registered channels with a paid order or a record of the day, unless the last run has judged them for good: when the
+# day was over, with nothing that may still come right, and with every statement of the day that has come in.
 _CHANNELS_OPEN: Final = sa.text(
     """
     select code
@@ -118,8 +119,14 @@ _CHANNELS_OPEN: Final = sa.text(
      where (exists (select from orders where channel = c.code and settled_at >= :starts_at and settled_at < :ends_at)
             or exists (select from upstream_records
                         where channel = c.code and occurred_at >= :starts_at and occurred_at < :ends_at))
-       and not exists (select from reconciliations
-                        where channel = c.code and day = :day and started_at >= :ends_at)
+       and not exists (
+           select from (select started_at, expected from reconciliations where channel = c.code and day = :day
+                         order by finished_at desc, id desc limit 1) as last_run
+            where started_at >= :ends_at and expected = 0
+              and not exists (select from statements
+                               where channel = c.code and status = 'imported' and finished_at > started_at
+                                 and rows_new + rows_changed > 0
+                                 and first_occurred_at < :ends_at and last_occurred_at >= :starts_at))
      order by code
     """
 )

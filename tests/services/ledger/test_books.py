@@ -395,6 +395,63 @@ def test_a_day_with_something_open_is_closed_only_by_force(session: Session) -> 
     assert close(session, force=True)["date"] == "2026-10-20"
 
 
+def test_a_day_of_which_something_may_still_come_right_is_closed_only_by_force(session: Session) -> None:
+    add_order(session, "alone", at=NOON)
+    midnight = NOON + timedelta(hours=12)
+    assert reconcile(session, DAY, grace_seconds=86400, judged_at=midnight)["expected"] == 1
+    with pytest.raises(DayNotReady) as refusal:
+        close(session)
+    assert refusal.value.extra == {"open_mismatches": 0, "channels_open": ["alipay"]}
+    add_record(session, "u-alone", "alone", at=NOON)
+    reconcile(session, DAY, grace_seconds=86400, judged_at=midnight)
+    assert close(session)["date"] == "2026-10-20"
+
+
+@pytest.mark.parametrize(
+    ("said", "is_open"),
+    [
+        ({}, True),
+        ({"first_occurred_at": NOON + timedelta(hours=12)}, False),
+        ({"last_occurred_at": NOON - timedelta(hours=13)}, False),
+        ({"rows_new": 0, "rows_changed": 1}, True),
+        ({"rows_new": 0}, False),
+        ({"finished_at": NOON}, False),
+        ({"channel": "wechat"}, False),
+        ({"status": "refused"}, False),
+    ],
+)
+def test_a_statement_that_came_in_after_the_last_run_is_reconciled_before_its_day_is_closed(
+    session: Session, said: dict[str, Any], is_open: bool
+) -> None:
+    add_channel(session, "wechat")
+    a_good_day(session)
+    reconcile(session, DAY)
+    values = {
+        "channel": "alipay",
+        "status": "imported",
+        "rows_new": 1,
+        "rows_changed": 0,
+        "first_occurred_at": NOON - timedelta(days=1),
+        "last_occurred_at": NOON + timedelta(days=1),
+        "finished_at": utc_now(),
+    } | said
+    session.execute(
+        sa.text(
+            "insert into statements (id, format, sha256, chunks, actor_id, actor_name, actor_type, request_id, channel,"
+            " status, rows_new, rows_changed, first_occurred_at, last_occurred_at, finished_at) values ('stm_1', 'csv',"
+            " 'x', 1, 'u', 'U', 'user', 'r', :channel, :status, :rows_new, :rows_changed, :first_occurred_at,"
+            " :last_occurred_at, :finished_at)"
+        ),
+        values,
+    )
+    if is_open:
+        with pytest.raises(DayNotReady) as refusal:
+            close(session)
+        assert refusal.value.extra == {"open_mismatches": 0, "channels_open": ["alipay"]}
+        reconcile(session, DAY)
+    assert close(session)["date"] == "2026-10-20"
+
+
 def test_nothing_falls_between_days_that_are_closed_in_two_time_zones(session: Session) -> None:
     first = close(session, zone_name="UTC")
     turn_clock(session, datetime(2026, 10, 20, 20, tzinfo=UTC))  # the 20th here, the 21st there

@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from services.ledger.calls.reconciliations import ReconciliationCalls
 from services.ledger.queries import reconciliations as queries
 from services.ledger.usecases import reconciliations
 from shared.contracts.reconciliations import (
@@ -141,6 +143,47 @@ def test_what_may_still_come_right_waits_for_its_grace_and_what_cannot_does_not(
     assert ("missing_upstream", "alone", None) in open_ones(session)
     reconcile(session, today, grace_seconds=3600)
     assert ("missing_upstream", "alone", None) in open_ones(session)
+
+
+class Process(ReconciliationCalls):
+    """The ledger's calls on a session, with a grace of a day."""
+
+    def __init__(self, session: Session) -> None:
+        values = {"system.timezone": "UTC", "ledger.reconciliation_grace": "24h"}
+        self.parameters: Any = SimpleNamespace(get=values.__getitem__)
+        self.session = session
+
+    def run(self, work: Callable[[Session], Any]) -> Any:
+        return work(self.session)
+
+    def reconcile_day(self, **terms: Any) -> Any:
+        return super().reconcile_day.__wrapped__(self, ALICE, **terms)
+
+
+def test_a_morning_comes_back_to_days_of_which_something_was_expected(session: Session) -> None:
+    yesterday = utc_now().date() - timedelta(days=1)
+    before, long_before = yesterday - timedelta(days=1), yesterday - timedelta(days=9)
+    add_channel(session, "wechat")
+    for number, day in enumerate((yesterday, before, long_before)):
+        add_order(session, f"alone-{number}", at=datetime(day.year, day.month, day.day, 23, 59, tzinfo=UTC))
+    # The morning after: all of the day may still come right. Another day was looked at when all grace was over.
+    reconcile(session, before, grace_seconds=86400, judged_at=utc_now() - timedelta(days=1))
+    reconcile(session, long_before)
+    process = Process(session)
+    runs = process.reconcile_day()
+    assert runs["date"] == yesterday.isoformat()
+    assert [(run["channel"], run["date"], run["expected"], run["found"]) for run in runs["items"]] == [
+        (CHANNEL, before.isoformat(), 0, 1),
+        (CHANNEL, yesterday.isoformat(), 1, 0),
+        ("wechat", yesterday.isoformat(), 0, 0),
+    ]
+    assert ("missing_upstream", "alone-1", None) in open_ones(session)
+    assert {run["date"] for run in process.reconcile_day()["items"]} == {yesterday.isoformat()}
+    alone = process.reconcile_day(date=long_before.isoformat())
+    assert [(run["channel"], run["date"]) for run in alone["items"]] == [
+        (CHANNEL, long_before.isoformat()),
+        ("wechat", long_before.isoformat()),
+    ]
 
 
 def test_what_comes_right_is_healed_and_its_proposal_is_void(session: Session) -> None:
