@@ -38,6 +38,9 @@ def admit() -> None:
     current.terms = terms = terms_of(view)
     current.renew_deadline()
     request.max_content_length = terms.body_bytes_max
+    if request.content_length is not None:
+        # gunicorn ends the body of a sender who is gone as if it were whole; its length tells werkzeug that it is not.
+        request.environ.pop("wsgi.input_terminated", None)
     if not terms.is_public:
         check_again()
     _take_idempotency_key(terms)

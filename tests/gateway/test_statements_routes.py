@@ -151,6 +151,18 @@ def test_a_file_over_the_limit_is_a_413(gateway: Any, ledger: Any) -> None:
     assert ledger.calls_of("ledger", "begin_statement") == []
 
 
+@pytest.mark.parametrize("content_type", ["text/csv", FORM])
+@pytest.mark.parametrize("sent", [len(CSV), 0])
+def test_a_file_whose_sender_is_gone_before_its_end_is_no_file(
+    gateway: Any, ledger: Any, content_type: str, sent: int
+) -> None:
+    environ = {"CONTENT_LENGTH": str(len(CSV) + 1), "wsgi.input_terminated": True}  # as gunicorn has it
+    answer = gateway.alice.post(PATH, data=CSV[:sent], content_type=content_type, environ_overrides=environ)
+    assert answer.status_code == 400
+    assert ledger.calls_of("ledger", "finish_statement") == []
+    assert len(ledger.calls_of("ledger", "abandon_statement")) == len(ledger.calls_of("ledger", "begin_statement"))
+
+
 def test_an_import_that_goes_on_is_a_202_and_a_replay_says_so(gateway: Any, ledger: Any) -> None:
     ledger.answer("ledger", "finish_statement", Answer(STATEMENT | {"status": "importing"}, is_replayed=True))
     answer = gateway.alice.post(f"{PATH}?partial=true&format=mt940", data=b"x", content_type="text/plain")
