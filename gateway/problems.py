@@ -5,7 +5,8 @@ from typing import Any
 
 import structlog
 from flask import Flask, Response, render_template, request
-from werkzeug.exceptions import HTTPException
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from gateway import answers
 from gateway.context import context
@@ -50,6 +51,7 @@ def install(app: Flask) -> None:
     """Make every error of the app leave as a problem or a page."""
     app.register_error_handler(ServiceError, of_service_error)
     app.register_error_handler(HTTPException, of_http_exception)
+    app.register_error_handler(ParseException, of_broken_body)
     app.register_error_handler(Exception, of_exception)
 
 
@@ -86,6 +88,11 @@ def of_http_exception(error: HTTPException) -> Response:
         if name in ("Allow", "Retry-After"):
             response.headers[name] = value
     return response
+
+
+def of_broken_body(error: ParseException) -> Response:
+    """Answer a body that came in chunks which are none, or broke off between two: its sender's fault."""
+    return of_http_exception(BadRequest("The body is broken, or breaks off."))
 
 
 def of_exception(error: Exception) -> Response:

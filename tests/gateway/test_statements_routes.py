@@ -7,6 +7,7 @@ import zlib
 from typing import Any
 
 import pytest
+from gunicorn.http.errors import ChunkMissingTerminator, InvalidChunkSize, NoMoreData
 
 from gateway.api import statements
 from gateway.api.statements import format_of
@@ -159,6 +160,29 @@ def test_a_file_whose_sender_is_gone_before_its_end_is_no_file(
     environ = {"CONTENT_LENGTH": str(len(CSV) + 1), "wsgi.input_terminated": True}  # as gunicorn has it
     answer = gateway.alice.post(PATH, data=CSV[:sent], content_type=content_type, environ_overrides=environ)
     assert answer.status_code == 400
+    assert ledger.calls_of("ledger", "finish_statement") == []
+    assert len(ledger.calls_of("ledger", "abandon_statement")) == len(ledger.calls_of("ledger", "begin_statement"))
+
+
+class BrokenBody:
+    """What gunicorn hands on of chunks that break off."""
+
+    def __init__(self, data: bytes, error: Exception) -> None:
+        self._data, self._error = data, error
+
+    def read(self, _: int) -> bytes:
+        data, self._data = self._data, b""
+        if not data:
+            raise self._error
+        return data
+
+
+@pytest.mark.parametrize("error", [ChunkMissingTerminator(b""), InvalidChunkSize(b"x"), NoMoreData(b"")])
+def test_chunks_that_break_off_are_no_file(gateway: Any, ledger: Any, error: Exception) -> None:
+    environ = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    broken = BrokenBody(CSV, error)
+    answer = gateway.alice.post(PATH, content_type="text/csv", environ_overrides=environ | {"wsgi.input": broken})
+    assert (answer.status_code, answer.json["code"]) == (400, "malformed_request")
     assert ledger.calls_of("ledger", "finish_statement") == []
     assert len(ledger.calls_of("ledger", "abandon_statement")) == len(ledger.calls_of("ledger", "begin_statement"))
 
