@@ -1,29 +1,30 @@
 """The client for addresses that people configure: it calls the public internet, and nothing of ours.
 
-A host's name is resolved once and the connection goes to that very address, so that a name which leads elsewhere a
+A host's name is resolved once and the connection goes to those very addresses, so that a name which leads elsewhere a
 moment later leads nowhere. No redirect is followed, no proxy or netrc of the environment is taken, and an answer has a
-size and a time that it may not pass. Source: RELIABILITY.md R32; `shared/addresses.py` says what is public.
+size and a time that it may not pass: the name's lookup and the seal's handshake are part of it.
+Source: RELIABILITY.md R32; `shared/addresses.py` says what is public.
 """
 
 import http.client
 import ipaddress
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 
 import certifi
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.response import HTTPResponse
 
 from shared.addresses import AddressRefused, Place, is_public, place_of
 
 CONNECT_SECONDS_MAX = 3.0
 ANSWER_SECONDS_MAX = 8.0
 ANSWER_BYTES_MAX = 256 * 1024
+ADDRESSES_MAX = 4
 _PIECE_BYTES = 16 * 1024
 _AGENT = "Countinghouse"
 
@@ -53,45 +54,50 @@ def send(
     """Call an address and return its answer. The query of the URL is sent as it is.
 
     allowed: the places beside public ones that may be called: `shared.addresses.allowed_places`.
+    seconds_max: for all of it.
     Raises: AddressRefused before anything is sent; NoAnswer.
     """
     base, _, query = url.partition("?")
     place = place_of(base, allowed)
     give_up_at = time.monotonic() + seconds_max
-    address = _resolve(place)
+    addresses = _resolve(place, give_up_at)
     target = (place.path or "/") + (f"?{query}" if query else "")
     sent = {"Host": _host_header(place), "User-Agent": _AGENT, "Accept-Encoding": "identity", **(headers or {})}
-    connection = _connection(place, address)
     try:
-        connection.connect()
-        with _ended_at(connection.sock, give_up_at):
-            connection.request(method, target, body=body, headers=sent, preload_content=False, decode_content=False)
-            answer = connection.getresponse()
-            content = _read(answer)
-        if time.monotonic() >= give_up_at:  # what was cut off looks to the reader as if it had ended
-            raise NoAnswer(f"{place.host} answers too slowly")
-    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+        with (
+            _connect(addresses, place.port, give_up_at) as connected,
+            _ended_at(connected, give_up_at) as is_over,
+            _sealed(connected, place) as stream,
+        ):
+            reply = _exchange(stream, place, method, target, sent, body)
+    except (http.client.HTTPException, OSError, ValueError) as error:
         raise NoAnswer(f"{place.host} did not answer: {type(error).__name__}") from error
-    finally:
-        connection.close()
-    return Reply(answer.status, {name.lower(): value for name, value in answer.headers.items()}, content)
+    if is_over.is_set():  # what was cut off looks to the reader as if it had ended
+        raise NoAnswer(f"{place.host} answers too slowly")
+    return reply
 
 
-def _resolve(place: Place) -> str:
-    """Return an address of the place. All of a name's addresses must be public: one that is not taints the name.
+def _resolve(place: Place, give_up_at: float) -> list[str]:
+    """Return the addresses of the place. All of them must be public: one that is not taints the name.
 
     Raises: NoAnswer, AddressRefused.
     """
-    try:
-        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise NoAnswer(f"{place.host} has no address") from error
-    addresses = [str(entry[4][0]) for entry in found]
-    if not addresses:
+    found: list[str] = []
+
+    def look_up() -> None:
+        with suppress(OSError, UnicodeError):
+            entries = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+            found.extend(dict.fromkeys(str(entry[4][0]) for entry in entries))
+
+    # Resolvers have times of their own, which may be longer than ours.
+    looking = threading.Thread(target=look_up, daemon=True)
+    looking.start()
+    looking.join(max(give_up_at - time.monotonic(), 0))
+    if looking.is_alive() or not found:
         raise NoAnswer(f"{place.host} has no address")
-    if not place.is_named and not all(_is_public(address) for address in addresses):
+    if not place.is_named and not all(_is_public(address) for address in found):
         raise AddressRefused("It must name a public host.")
-    return addresses[0]
+    return found[:ADDRESSES_MAX]
 
 
 def _is_public(address: str) -> bool:
@@ -104,46 +110,78 @@ def _host_header(place: Place) -> str:
     return host if is_usual else f"{host}:{place.port}"
 
 
-def _connection(place: Place, address: str) -> HTTPConnection:
-    """Return a connection, not yet made, to the address; its certificate must be the name's."""
-    if place.scheme == "http":
-        return HTTPConnection(address, place.port, timeout=CONNECT_SECONDS_MAX)
-    return HTTPSConnection(
-        address,
-        place.port,
-        timeout=CONNECT_SECONDS_MAX,
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=certifi.where(),
-        server_hostname=place.host,
-        assert_hostname=place.host,
-    )
+def _connect(addresses: list[str], port: int, give_up_at: float) -> socket.socket:
+    """Return a connection to the first of the addresses that takes one. Raises: OSError."""
+    refused: OSError = TimeoutError()
+    for address in addresses:
+        seconds = min(CONNECT_SECONDS_MAX, give_up_at - time.monotonic())
+        if seconds <= 0:
+            break
+        try:
+            return socket.create_connection((address, port), timeout=seconds)
+        except OSError as error:
+            refused = error
+    raise refused
 
 
 @contextmanager
-def _ended_at(connected: socket.socket, give_up_at: float) -> Iterator[None]:
-    """Cut the connection when the time is over, however little and however steadily the other side sends."""
-    connected.settimeout(max(give_up_at - time.monotonic(), 0.01))
-    ending = threading.Timer(max(give_up_at - time.monotonic(), 0), _cut, [connected])
-    ending.daemon = True
-    ending.start()
-    try:
-        yield
-    finally:
-        ending.cancel()
+def _ended_at(connected: socket.socket, give_up_at: float) -> Iterator[threading.Event]:
+    """Cut the connection when the time is over, however little and however steadily the other side sends.
+
+    Yields: what is set when it was cut.
+    """
+    seconds = max(give_up_at - time.monotonic(), 0.01)
+    connected.settimeout(seconds)
+    is_over = threading.Event()
+    with connected.dup() as same:  # the first is given away to what seals it
+
+        def end() -> None:
+            is_over.set()
+            with suppress(OSError):
+                same.shutdown(socket.SHUT_RDWR)
+
+        ending = threading.Timer(seconds, end)
+        ending.daemon = True
+        ending.start()
+        try:
+            yield is_over
+        finally:
+            ending.cancel()
 
 
-def _cut(connected: socket.socket) -> None:
-    with suppress(OSError):
-        connected.shutdown(socket.SHUT_RDWR)
+@contextmanager
+def _sealed(connected: socket.socket, place: Place) -> Iterator[socket.socket]:
+    """Give the connection as it is spoken over: for https sealed, and the certificate must be the name's."""
+    if place.scheme == "http":
+        yield connected
+        return
+    with _tls(certifi.where()).wrap_socket(connected, server_hostname=place.host) as stream:
+        yield stream
 
 
-def _read(answer: HTTPResponse) -> bytes:
-    """Return an answer's body. Raises: NoAnswer for one that is too large, or was cut off."""
+@cache
+def _tls(trusted: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=trusted)
+
+
+def _exchange(
+    stream: socket.socket, place: Place, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+) -> Reply:
+    connection = http.client.HTTPConnection(place.host, place.port)
+    connection.sock = stream
+    connection.request(method, target, body=body, headers=headers)
+    answer = connection.getresponse()
+    content = _read(answer)
+    return Reply(answer.status, {name.lower(): value for name, value in answer.headers.items()}, content)
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    """Return an answer's body as it came, packed or not. Raises: NoAnswer for one too large, or that was cut off."""
     content = b""
-    while piece := answer.read(_PIECE_BYTES, decode_content=False):
+    while piece := answer.read(_PIECE_BYTES):
         content += piece
         if len(content) > ANSWER_BYTES_MAX:
             raise NoAnswer(f"the answer is larger than {ANSWER_BYTES_MAX} bytes")
-    if answer.length_remaining:
+    if answer.length:
         raise NoAnswer("the answer was cut off")
     return content

@@ -1,7 +1,10 @@
 """The client of configured addresses: pinned, bounded, and never led into our own network."""
 
+import gzip
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -110,32 +113,55 @@ def test_place_nearby_that_nobody_named_is_never_connected_to() -> None:
 )
 def test_name_that_leads_into_our_network_is_refused(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
     names(monkeypatch, answer)
-    monkeypatch.setattr(outbound, "_connection", lambda *_: pytest.fail("connected"))
+    connected = refused_connections(monkeypatch)
     with pytest.raises(AddressRefused):
         send("GET", "https://pay.example.com/", allowed=NOWHERE)
+    assert connected == []
 
 
 def test_name_that_leads_elsewhere_a_moment_later_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = names(monkeypatch, "93.184.216.34", "127.0.0.1")
-    connected: list[str] = []
-
-    def connection(place: Any, address: str) -> Any:
-        connected.append(address)
-        raise NoAnswer("not in this test")
-
-    monkeypatch.setattr(outbound, "_connection", connection)
+    connected = refused_connections(monkeypatch)
     with pytest.raises(NoAnswer):
         send("GET", "https://pay.example.com/", allowed=NOWHERE)
-    assert (asked, connected) == (["pay.example.com"], ["93.184.216.34"])
+    assert (asked, connected) == (["pay.example.com"], [("93.184.216.34", 443)])
 
 
-def test_connection_goes_to_the_address_and_the_certificate_is_the_names() -> None:
-    place = outbound.place_of("https://pay.example.com/", NOWHERE)
-    connection: Any = outbound._connection(place, "93.184.216.34")
-    assert (connection.host, connection.server_hostname, connection.assert_hostname) == (
-        "93.184.216.34", "pay.example.com", "pay.example.com",
-    )  # fmt: skip
-    assert connection.cert_reqs == "CERT_REQUIRED"
+def refused_connections(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Refuse every connection. Returns: where they went."""
+    connected: list[Any] = []
+
+    def create_connection(address: Any, **_: Any) -> Any:
+        connected.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(outbound.socket, "create_connection", create_connection)
+    return connected
+
+
+def test_next_address_is_tried_where_the_first_takes_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    names(monkeypatch, ["127.0.0.2", "127.0.0.1"])
+    with serving(lambda handler: say(handler, 200, b"here")) as (port, _):
+        place = f"pay.example.com:{port}"
+        assert send("GET", f"http://{place}/", allowed=frozenset({place})).body == b"here"
+    many = [f"93.184.216.{n}" for n in range(20)]
+    names(monkeypatch, many)
+    connected = refused_connections(monkeypatch)
+    with pytest.raises(NoAnswer):
+        send("GET", "https://pay.example.com/", allowed=NOWHERE)
+    assert [host for host, _ in connected] == many[: outbound.ADDRESSES_MAX]
+
+
+def test_name_that_takes_long_to_be_found_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(*_: Any, **__: Any) -> Any:
+        time.sleep(2)
+        return []
+
+    monkeypatch.setattr(outbound.socket, "getaddrinfo", getaddrinfo)
+    began = time.monotonic()
+    with pytest.raises(NoAnswer):
+        send("GET", "https://pay.example.com/", allowed=NOWHERE, seconds_max=0.2)
+    assert time.monotonic() - began < 1.5
 
 
 def test_redirect_is_an_answer_and_is_not_followed() -> None:
@@ -172,9 +198,64 @@ def test_answer_that_drips_is_given_up(dripping: str) -> None:
         assert time.monotonic() - began < 1.5
 
 
-def test_answer_that_is_cut_off_is_no_answer() -> None:
+# What the ledger runs on: a wait for one thing must not be a wait for each of its parts there either.
+_UNDER_EVENTLET = """
+import eventlet
+eventlet.monkey_patch()
+import sys, time
+from shared.outbound import NoAnswer, send
+began = time.monotonic()
+try:
+    send("GET", f"https://{sys.argv[1]}/", allowed=frozenset({sys.argv[1]}), seconds_max=0.5)
+except NoAnswer:
+    print("no answer", time.monotonic() - began < 1.5)
+"""
+
+
+@pytest.mark.parametrize("runs_on", ["threads", "eventlet"])
+def test_handshake_that_drips_is_given_up(runs_on: str) -> None:
+    def drip(connected: socket.socket) -> None:
+        # The head of a record of 16 KB, as a server's certificates come in, and then a byte now and then.
+        with suppress(OSError):
+            connected.sendall(b"\x16\x03\x03\x40\x00")
+            for _ in range(60):
+                connected.sendall(b"x")
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        threading.Thread(target=lambda: drip(server.accept()[0]), daemon=True).start()
+        if runs_on == "eventlet":
+            command = [sys.executable, "-c", _UNDER_EVENTLET, place]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+            assert done.stdout == "no answer True\n"
+        else:
+            began = time.monotonic()
+            with pytest.raises(NoAnswer):
+                send("GET", f"https://{place}/", allowed=frozenset({place}), seconds_max=0.5)
+            assert time.monotonic() - began < 1.5
+
+
+def test_packed_answer_stays_packed() -> None:
+    bomb = gzip.compress(b"0" * 50_000_000)
+    with serving(lambda handler: say(handler, 200, bomb, **{"Content-Encoding": "gzip"})) as (port, seen):
+        place = f"127.0.0.1:{port}"
+        assert send("GET", f"http://{place}/", allowed=frozenset({place})).body == bomb
+    assert seen[0].headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("length", ["3", "-1", "1e9", "99999999999999999999", ""])
+def test_length_that_lies_makes_no_answer_longer(length: str) -> None:
+    with serving(lambda handler: say(handler, 200, b"four", **{"Content-Length": length})) as (port, _):
+        place = f"127.0.0.1:{port}"
+        with suppress(NoAnswer):
+            assert b"four".startswith(send("GET", f"http://{place}/", allowed=frozenset({place})).body)
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 10\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\nA\r\n"])
+def test_answer_that_is_cut_off_is_no_answer(head: bytes) -> None:
     def cut_off(handler: BaseHTTPRequestHandler) -> None:
-        handler.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        handler.wfile.write(b"HTTP/1.0 200 OK\r\n" + head + b"half")
 
     with serving(cut_off) as (port, _):
         place = f"127.0.0.1:{port}"
