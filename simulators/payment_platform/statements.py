@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from xml.sax.saxutils import escape
 from zoneinfo import ZoneInfo
 
@@ -43,8 +44,14 @@ def mt940_statement(payments: Sequence[Payment], zone_name: str) -> str:
             mark = _BOOKED[payment.status]
             lines.append(f":61:{day}{day[2:]}{mark}{amount}NTRFNONREF//{payment.upstream_ref}")
             lines.append(f":86:/EREF/{payment.order_no or 'NOTPROVIDED'}/REMI/simulated")
-        lines += [f":62F:C{first}{currency}0,", "-"]
+        lines += [f":62F:{_balance(of_currency, first, currency)}", "-"]
     return "\n".join(lines) + "\n"
+
+
+def _balance(payments: Sequence[Payment], day: str, currency: str) -> str:
+    total = sum(Decimal(p.amount) * (1 if p.status == "success" else -1) for p in payments)
+    amount = f"{abs(total):f}".replace(".", ",")
+    return f"{'C' if total >= 0 else 'D'}{day}{currency}{amount}{'' if ',' in amount else ','}"
 
 
 def camt_statement(payments: Sequence[Payment], zone_name: str) -> str:

@@ -243,9 +243,131 @@ def test_each_line_of_mt940_is_a_record_and_a_wrong_one_spoils_no_other() -> Non
         assert found == [
             Record(6, "BANK1", "ORDER-1", 1250, 0, "EUR", "success", day),
             Record(8, "BANK2", "ORDER-2", 700, 0, "EUR", "refunded", datetime(2027, 1, 2, tzinfo=UTC)),
-            [Fault(12, ":61:", "Not a statement line of MT940.")],
+            [Fault(12, ":61:", "Not a statement line of MT940, which begins as 2611221122C12,50NTRF.")],
             Record(13, "REF3", "ORDER-3", 150, 0, "EUR", "success", day),
         ]
+
+
+def mt940(*lines: str, opening: str = "C261121EUR0,", closing: str | None = None) -> Any:
+    """Return what a statement of these lines becomes; without a closing balance, all but what that says."""
+    fields = [":20:A", ":25:1", ":28C:1", f":60F:{opening}", *lines, f":62F:{closing or 'C261122EUR9999,'}", "-"]
+    found, end = rows_of(Mt940Statement(["\n".join(fields).encode()], Terms(), zone_name="UTC"))
+    assert end is None
+    return found if closing else [row for row in found if isinstance(row, Record) or row[0].column != ":62F:"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        # value date, entry date, mark, funds code
+        ("2611221122C12,50NTRFR//B", ("B", "R", 1250, "success", "2026-11-22")),
+        ("261122C12,50NTRFR//B", ("B", "R", 1250, "success", "2026-11-22")),
+        ("261122    C12,50NTRFR//B", ("B", "R", 1250, "success", "2026-11-22")),
+        ("2611221122D12,50NTRFR//B", ("B", "R", 1250, "success", "2026-11-22")),
+        ("2611221122CR12,50NTRFR//B", ("B", "R", 1250, "success", "2026-11-22")),
+        ("2611221122RC12,50NTRFR//B", ("B", "R", 1250, "refunded", "2026-11-22")),
+        ("2611221122RDR12,50NTRFR//B", ("B", "R", 1250, "refunded", "2026-11-22")),
+        ("2612310102C1,NTRFR//B", ("B", "R", 100, "success", "2027-01-02")),
+        ("2701021231C1,NTRFR//B", ("B", "R", 100, "success", "2026-12-31")),
+        ("2803010229C1,NTRFR//B", ("B", "R", 100, "success", "2028-02-29")),
+        # amounts
+        ("2611221122C,05NTRFR//B", ("B", "R", 5, "success", "2026-11-22")),
+        ("2611221122C000000000012,5NTRFR//B", ("B", "R", 1250, "success", "2026-11-22")),
+        ("2611221122C1234567890123,45NTRFR//B", ("B", "R", 123456789012345, "success", "2026-11-22")),
+        # references, which some banks write longer than SWIFT has them
+        (f"2611221122C1,NTRF{'R' * 30}", ("R" * 30, None, 100, "success", "2026-11-22")),
+        (f"2611221122C1,NTRF{'R' * 30}//{'B' * 40}", ("B" * 40, "R" * 30, 100, "success", "2026-11-22")),
+        ("2611221122C1,S103R//\nfurther\nlines", ("R", None, 100, "success", "2026-11-22")),
+        ("2611221122C1,NTRFKREF+//B", ("B", None, 100, "success", "2026-11-22")),
+    ],
+)
+def test_a_statement_line_of_mt940_is_read_to_its_last_sign(line: str, expected: tuple[Any, ...]) -> None:
+    [record] = mt940(f":61:{line}")
+    assert (record.upstream_ref, record.order_no, record.amount, record.status) == expected[:4]
+    assert record.occurred_at == datetime.fromisoformat(expected[4]).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("line", "column"),
+    [
+        ("2611221122C12.50NTRFR//B", ":61:"),
+        ("2611221122C1.234,50NTRFR//B", ":61:"),
+        ("2611221122C1,2,3NTRFR//B", ":61:"),
+        ("2611221122C12,50", ":61:"),
+        ("2611221122C,NTRFR//B", ":61:"),
+        ("2611221122C-1,NTRFR//B", ":61:"),
+        ("2611221122C\u0661,NTRFR//B", ":61:"),
+        ("2611221122EC1,NTRFR//B", ":61:"),
+        ("2611221122rc1,NTRFR//B", ":61:"),
+        ("2611321122C1,NTRFR//B", ":61: date"),
+        ("2703010229C1,NTRFR//B", ":61: date"),
+        ("2611221122C1,505NTRFR//B", ":61: amount"),
+        ("2611221122C99999999999999999999,NTRFR//B", ":61: amount"),
+        ("2611221122C1,NTRFNONREF", ":61: reference"),
+    ],
+)
+def test_what_is_no_statement_line_of_mt940_is_a_fault_and_no_other_amount(line: str, column: str) -> None:
+    [[fault]] = mt940(f":61:{line}")
+    assert (fault.line, fault.column) == (5, column)
+
+
+@pytest.mark.parametrize(
+    ("details", "order_no"),
+    [
+        ("166?00CREDIT?20EREF+O-1?21more", "O-1"),
+        ("166?00CREDIT?20EREF+O-1\n?21more", "O-1"),
+        ("166?00CREDIT?20SVWZ+some\nthing?21EREF+O-\n1?22more", "O-1"),
+        ("166?20EREF+" + "O" * 22 + "?21PPP?22more", "O" * 22 + "PPP"),
+        ("166?20EREF+" + "O" * 22 + "?21KREF+PPP", "O" * 22),
+        ("/TRCD/00100/EREF/O-1/REMI/x", "O-1"),
+        ("EREF: O-1\nREMI: x", "O-1"),
+        ("O-1", "O-1"),
+        ("166?00CREDIT?20EREF+NOTPROVIDED", None),
+        ("/EREF/NOTPROVIDED/REMI/x", None),
+        ("two words", None),
+    ],
+)
+def test_the_order_number_is_found_in_what_banks_write_beside_a_line(details: str, order_no: str | None) -> None:
+    [record] = mt940(f":61:2611221122C1,NTRFNONREF//B\n:86:{details}")
+    assert record.order_no == order_no
+
+
+def test_balances_of_mt940_have_to_add_up() -> None:
+    lines = [":61:261122C12,5NTRFR//1", ":61:261122D3,NTRFR//2", ":61:261122RC2,NTRFR//3", ":61:261122RD1,00NTRFR//4"]
+    assert len(mt940(*lines, opening="D261121EUR10,", closing="D261122EUR1,50")) == 4
+    told = "The opening balance and the lines come to -1.50 EUR, but here stands"
+    assert mt940(*lines, opening="D261121EUR10,", closing="C261122EUR1,50")[4:] == [
+        [Fault(9, ":62F:", f"{told} 1.50 EUR.")]
+    ]
+    assert mt940(*lines, opening="D261121EUR10,", closing="D261122USD1,50")[4:] == [
+        [Fault(9, ":62F:", f"{told} -1.50 USD.")]
+    ]
+    # What a wrong line would have added is not known.
+    assert len(mt940(*lines[:3], ":61:261122RD1.00NTRFR//4", opening="D261121EUR10,", closing="C261122EUR7,")) == 4
+    assert [row[0].column for row in mt940(closing="261122EUR0")] == [":62F:"]
+    unknown = mt940(lines[0], opening="C261121EUR 0,00", closing="C261122EUR12,5")
+    assert [[(fault.line, fault.column) for fault in row] for row in unknown] == [[(4, ":60F:")], [(5, ":60F:")]]
+
+
+def test_each_message_of_mt940_has_its_own_currency_and_its_end() -> None:
+    message = ":20:A\r\n:60F:C261121{0}0,\r\n:61:261122C7,NTRFR//{0}\r\n:62F:C261122{0}7,\r\n-}}{{5:{{CHK:1}}}}\r\n"
+    second = message.format("USDT").replace(":60F:C261121USDT0,\r\n", "")
+    content = "{1:F01X}{2:I940}{4:\r\n" + message.format("JPY") + message.format("USDT") + second
+    found, end = rows_of(Mt940Statement([content.encode()], Terms(), zone_name="UTC"))
+    assert end is None
+    assert [(row.currency, row.amount) for row in found[:2]] == [("JPY", 7), ("USDT", 7_000_000)]
+    [fault] = found[2]
+    assert (fault.line, fault.column) == (13, ":60F:")
+    cut = content[: content.index(":62F:")]
+    assert rows_of(Mt940Statement([cut.encode()], Terms(), zone_name="UTC"))[0][1:] == [
+        [Fault(3, ":62F:", "The statement that begins here has no closing balance.")]
+    ]
+
+
+@pytest.mark.parametrize("sign", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_no_sign_in_a_text_begins_a_line_that_no_editor_shows(sign: str) -> None:
+    [record] = mt940(f":61:261122C1,NTRFNONREF//B\n:86:x{sign}:61:261122C9,NTRFNONREF//C")
+    assert (record.upstream_ref, record.amount) == ("B", 100)
 
 
 def test_what_is_no_mt940_says_so() -> None:
