@@ -142,18 +142,19 @@ class TelegramService:
 
     @handles(BalancesChanged)
     def on_balances_changed(self, session: Session, envelope: Envelope, event: BalancesChanged) -> None:
-        self.outgoing.wake_after(session)
-        notifications.queue_large_changes(
+        # Money moves all the time, and seldom in large amounts: only a queued message is looked for.
+        if notifications.queue_large_changes(
             session,
             event_id=envelope["event_id"],
             entries=event.entries,
             default_threshold=str(self.parameters.get(LARGE_CHANGE_THRESHOLD)),
-        )
+        ):
+            self.outgoing.wake_after(session)
 
     @handles(DeviceWentOffline, DeviceCameOnline)
     def on_device_edge(self, session: Session, envelope: Envelope, event: DeviceWentOffline | DeviceCameOnline) -> None:
-        self.outgoing.wake_after(session)
-        notifications.queue_device_edge(session, event_id=envelope["event_id"], edge=event)
+        if notifications.queue_device_edge(session, event_id=envelope["event_id"], edge=event):
+            self.outgoing.wake_after(session)
 
     @handles(ParameterChanged)
     def on_parameter_changed(self, session: Session, envelope: Envelope, event: ParameterChanged) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from services.telegram import queries
 from services.telegram.models import Binding, Notification
+from services.telegram.service import TelegramService
 from services.telegram.usecases import bindings
 from services.telegram.usecases.notifications import (
     queue_device_edge,
@@ -15,6 +16,7 @@ from services.telegram.usecases.notifications import (
     retry_notification,
 )
 from shared.contracts.devices import DeviceCameOnline, DeviceWentOffline
+from shared.contracts.ledger import BalancesChanged
 from shared.contracts.telegram import (
     BindingIsDisabled,
     BindingNotFound,
@@ -91,6 +93,27 @@ def test_changed_rules_are_told_with_before_and_after(session: Session) -> None:
     assert events(session) == ["BindingCreated", "NotificationRulesChanged"], "what did not change is not told"
     with pytest.raises(InvalidThreshold):
         bindings.change_rules(session, BOB, binding_id=binding_id, large_change={"enabled": True, "threshold": "-1"})
+
+
+class Woken:
+    """A sender, as far as who wakes it sees."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def wake_after(self, _session: Session) -> None:
+        self.times += 1
+
+
+def test_change_that_queues_no_message_leaves_the_sender_asleep(session: Session) -> None:
+    bind(session)
+    service, woken = TelegramService(), Woken()
+    service.outgoing = woken  # type: ignore[assignment]
+    for event_id, amount, times in (("evt_1", "999.99", 0), ("evt_2", "1000.00", 1), ("evt_2", "1000.00", 1)):
+        event = BalancesChanged(entries=[entry(amount)], merchant_id="mer_a")
+        envelope: Any = {"event_id": event_id}
+        TelegramService.on_balances_changed.__wrapped__(service, session, envelope, event)
+        assert woken.times == times, (event_id, amount)
 
 
 def test_entry_at_the_threshold_queues_one_message_for_its_merchants_group(session: Session) -> None:
