@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from services.ledger import posting_sql
 from services.ledger.domain.changes import Change
 from services.ledger.domain.entries import Account, Entry, Maker, enter, view_of
-from services.ledger.domain.orders import REFUND_TYPES
+from services.ledger.domain.orders import TYPES_OF_ORDERS, refuse_past_order
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.posting_sql import integers, texts
 from shared import idempotency
@@ -26,7 +26,6 @@ from shared.contracts.ledger import (
     ChangeResult,
     EntryView,
     LargeChangeDetected,
-    RefundedThroughOrder,
 )
 from shared.errors import Conflict, IdempotencyInProgress, NotFound, ServiceError
 from shared.events import Event
@@ -50,7 +49,7 @@ class Posting:
 
     is_batch: whether the answer is a BatchView, or the one entry.
     is_atomic: whether one refusal refuses all.
-    is_of_order: whether it is an order's own act, which has counted what it refunds.
+    is_of_order: whether it is an order's own act, which counts what it settles and refunds.
     """
 
     call: Call
@@ -110,13 +109,14 @@ def _begin(connection: sa.Connection, postings: Sequence[Posting]) -> tuple["_Le
     ledger.take_locked(holders, rows)
     ledger.take_new([holder for holder in holders if holder not in ledger.accounts], connection)
     ledger.take_orders(
-        [c for p in postings if not p.is_of_order for c in p.changes if type(c) is Change and _is_refund(c)], connection
+        [c for p in postings if not p.is_of_order for c in p.changes if type(c) is Change and _may_be_orders(c)],
+        connection,
     )
     return ledger, outcomes
 
 
-def _is_refund(change: Change) -> bool:
-    return change.type.code in REFUND_TYPES
+def _may_be_orders(change: Change) -> bool:
+    return change.type.code in TYPES_OF_ORDERS
 
 
 def _replay(call: Call, is_mine: bool, request_hash: str, answer: str | None, error: str | None) -> Outcome:
@@ -158,8 +158,8 @@ def _decide(ledger: "_Ledger", posting: Posting) -> tuple[Outcome, list[_Posted]
         try:
             if isinstance(change, ServiceError):
                 raise change
-            if not posting.is_of_order and _is_refund(change):
-                ledger.refuse_refund_of_order(change)
+            if not posting.is_of_order:
+                ledger.refuse_past_order(change)
             entry = ledger.enter(change, maker)
             results.append((entry, view_of(entry)))
         except ServiceError as refusal:
@@ -209,7 +209,7 @@ class _Ledger:
     new_ids: set[int] = field(default_factory=set)
     at_microseconds: int = 0
     entries: list[Entry] = field(default_factory=list)
-    orders: set[tuple[str, str | None]] = field(default_factory=set)
+    kinds: dict[tuple[str, str | None], str] = field(default_factory=dict)
 
     def take_locked(self, holders: Sequence[_Holder], rows: Iterable[tuple[Any, ...]]) -> None:
         """Take in the accounts that are there, of what `CLAIM_AND_LOCK` returned."""
@@ -229,16 +229,18 @@ class _Ledger:
             self.new_ids.add(account_id)
             self.at_microseconds = max(self.at_microseconds, at)
 
-    def take_orders(self, refunds: Sequence[Change], connection: sa.Connection) -> None:
-        """Note which refunds name an order. It comes after the locks, so that the order's own refund counts them."""
-        if refunds:
-            parameters = {"order_nos": texts(change.order_no for change in refunds)}
-            self.orders = {tuple(row) for row in posting_sql.run(connection, posting_sql.ORDERS_NAMED, parameters)}
+    def take_orders(self, changes: Sequence[Change], connection: sa.Connection) -> None:
+        """Note which changes name an order. It comes after the locks: the order's own acts see what it let by."""
+        if changes:
+            parameters = {"order_nos": texts(change.order_no for change in changes)}
+            rows = posting_sql.run(connection, posting_sql.ORDERS_NAMED, parameters)
+            self.kinds = {(merchant_id, order_no): kind for merchant_id, order_no, kind in rows}
 
-    def refuse_refund_of_order(self, change: Change) -> None:
-        """Refuse to refund an order past its own count. Raises: RefundedThroughOrder."""
-        if (change.merchant_id, change.order_no) in self.orders:
-            raise RefundedThroughOrder
+    def refuse_past_order(self, change: Change) -> None:
+        """Refuse to settle or refund an order past its own acts. Raises: RefundedThroughOrder, SettledThroughOrder."""
+        kind = self.kinds.get((change.merchant_id, change.order_no)) if self.kinds else None
+        if kind is not None:
+            refuse_past_order(code=change.type.code, kind=kind)
 
     def enter(self, change: Change, maker: Maker) -> Entry:
         """Apply a change to its account. Raises: InsufficientBalance, BalanceTooLarge."""

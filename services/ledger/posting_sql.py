@@ -79,7 +79,7 @@ select nextval('account_ids') as id, (extract(epoch from clock_timestamp()) * 10
 
 # Which of some order numbers are those of orders.
 ORDERS_NAMED: Final = f"""
-select merchant_id, order_no from orders where order_no = any({_texts("order_nos")})
+select merchant_id, order_no, kind from orders where order_no = any({_texts("order_nos")})
 """
 
 # The second: all that a posting writes, money, events and answers. An account that somebody else opened meanwhile

@@ -325,6 +325,14 @@ class RefundedThroughOrder(Conflict):
     """This number is that of an order, which is refunded by its own act, so that the refunds are counted."""
 
 
+class SettledThroughOrder(Conflict):
+    """This number is that of an order, which is settled by its own act, so that its money moves once."""
+
+
+class OrderPostedBefore(Conflict):
+    """A balance change with this order's number has moved its money; settling it would move it twice."""
+
+
 class TooManyChanges(PayloadTooLarge):
     """A batch has at most 10 000 changes."""
 

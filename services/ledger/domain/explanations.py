@@ -10,9 +10,11 @@ from shared.contracts.ledger import (
     LimitExceeded,
     OrderNumberNotAllowed,
     OrderNumberRequired,
+    OrderPostedBefore,
     ReasonRequired,
     RefundedThroughOrder,
     RefundTooLarge,
+    SettledThroughOrder,
     UnknownBalanceType,
     WrongSign,
 )
@@ -34,7 +36,7 @@ MET: Final = {
     "permission": "You have the permission that the type needs.",
     "reason": "The type's reason is there, or it needs none.",
     "merchant": "The merchant is one of yours.",
-    "order": "It does not refund an order past its own count.",
+    "order": "It does not do past an order what the order's own acts do.",
     "balance": "What is available covers it.",
 }
 _RULE_OF: Final[dict[type[ServiceError], str]] = {
@@ -49,6 +51,8 @@ _RULE_OF: Final[dict[type[ServiceError], str]] = {
     MerchantNotFound: "merchant",
     RefundedThroughOrder: "order",
     RefundTooLarge: "order",
+    SettledThroughOrder: "order",
+    OrderPostedBefore: "order",
     InsufficientBalance: "balance",
     BalanceTooLarge: "balance",
     LimitExceeded: "limit",

@@ -11,7 +11,9 @@ from shared.contracts.ledger import (
     OrderNotPending,
     OrderNotRefundable,
     OrderNotSettled,
+    RefundedThroughOrder,
     RefundTooLarge,
+    SettledThroughOrder,
 )
 from shared.errors import Conflict, InvalidRequest
 from shared.money import InvalidMoney, format_minor, parse_minor
@@ -64,6 +66,8 @@ _TYPE_SETTLED: Final = {
 # What came from or went to a payment platform is given back there, by an order of the other direction.
 _TYPE_REFUNDED: Final = {Kind.PAYMENT: 324, Kind.PAID_RESET: 324, Kind.PURCHASE: 333, Kind.RENEWAL: 333}
 REFUNDABLE: Final = frozenset(_TYPE_REFUNDED)
+# What may be an order's own act: posted otherwise, its number is looked up first.
+TYPES_OF_ORDERS: Final = REFUND_TYPES | frozenset(_TYPE_SETTLED.values())
 
 # The state that a verb leads to; the same state where the verb was carried out before and nothing is left to do; or
 # why it is refused. A refund leads to `refunded` or `partially_refunded`, as its amount has it.
@@ -210,6 +214,17 @@ def refund_type(kind: str) -> int:
     if code is None:
         raise OrderNotRefundable(f"An order of kind {kind} has no refund.", kind=kind)
     return code
+
+
+def refuse_past_order(*, code: int, kind: str) -> None:
+    """Refuse a balance change that does, with an order's number, what the order's own acts do and count.
+
+    Raises: RefundedThroughOrder, SettledThroughOrder.
+    """
+    if code in REFUND_TYPES:
+        raise RefundedThroughOrder
+    if code == settled_type(kind):
+        raise SettledThroughOrder
 
 
 def amount_to_refund(*, paid: int, refunded: int, wanted: str | None, currency: str) -> int:

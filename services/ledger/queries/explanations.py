@@ -12,7 +12,7 @@ from services.ledger.domain.balance_types import label
 from services.ledger.domain.changes import ADMIN_PERMISSION, Change, check_change
 from services.ledger.domain.entries import Account, Maker, enter, view_of
 from services.ledger.domain.explanations import MET, RULES, exact_fee, rule_of
-from services.ledger.domain.orders import FEE_TYPE, REFUND_TYPES
+from services.ledger.domain.orders import FEE_TYPE, refuse_past_order
 from services.ledger.models.archives import archived_openings
 from services.ledger.models.entries import accounts, entries, microseconds
 from services.ledger.models.mismatches import correction_entries
@@ -31,7 +31,7 @@ from shared.contracts.explanations import (
     RefusalExplanation,
     RefusalNotFound,
 )
-from shared.contracts.ledger import OrderNotFound, RefundedThroughOrder
+from shared.contracts.ledger import OrderNotFound
 from shared.copies import require_merchant
 from shared.errors import InvalidRequest, ServiceError
 from shared.kernel_tables import idempotency_keys
@@ -256,7 +256,7 @@ def explain_change(session: Session, passport: Passport, *, change: dict[str, An
     view["currency"] = checked.currency
     account = _state(session, checked, view)
     try:
-        _refuse_refund_of_order(session, checked)
+        _refuse_past_order(session, checked)
         maker = Maker(passport.actor_id, passport.actor_name, passport.actor_type, passport.request_id)
         after = enter(account, checked, maker, at_microseconds=0).balance_after
     except ServiceError as refusal:
@@ -296,15 +296,15 @@ def _state(session: Session, change: Change, view: ChangeExplanation) -> Account
     return account
 
 
-def _refuse_refund_of_order(session: Session, change: Change) -> None:
-    """Refuse what posting refuses: to refund an order past its own count. Raises: RefundedThroughOrder."""
-    if change.type.code not in REFUND_TYPES:
-        return
-    query = sa.select(orders.c.id).where(
-        orders.c.order_no == change.order_no, orders.c.merchant_id == change.merchant_id
-    )
-    if session.execute(query).first() is not None:
-        raise RefundedThroughOrder
+def _refuse_past_order(session: Session, change: Change) -> None:
+    """Refuse what posting refuses: to settle or refund an order past its own acts.
+
+    Raises: RefundedThroughOrder, SettledThroughOrder.
+    """
+    c = orders.c
+    kind = session.scalar(sa.select(c.kind).where(c.order_no == change.order_no, c.merchant_id == change.merchant_id))
+    if kind is not None:
+        refuse_past_order(code=change.type.code, kind=kind)
 
 
 def explain_refusal(session: Session, passport: Passport, *, request_id: str) -> RefusalExplanation:

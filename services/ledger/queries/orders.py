@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from services.ledger.domain.entries import view_of
 from services.ledger.domain.filters import LogFilter
-from services.ledger.domain.orders import REFUND_TYPES
+from services.ledger.domain.orders import REFUND_TYPES, settled_type
 from services.ledger.models.archives import archived_refunds
 from services.ledger.models.entries import entries, microseconds
 from services.ledger.models.mismatches import correction_entries
@@ -102,6 +102,21 @@ def _history(session: Session, order: Any) -> list[OrderActView]:
         .limit(DETAIL_ROWS_MAX)
     )
     return [order_act_view(row, order.currency) for row in session.execute(query)]
+
+
+def is_posted_past(session: Session, order: Any) -> bool:
+    """Return whether a balance change with an unsettled order's number has moved what its settlement will.
+
+    What a correction posted is the order's own: it was reversed, or the order would be settled. Entries that left
+    for an archive are not looked at.
+    """
+    counts = []
+    for table in (entries, correction_entries):
+        c = table.c
+        conditions = [c.order_no == order.order_no, c.merchant_id == order.merchant_id]
+        conditions.append(c.type == settled_type(order.kind))
+        counts.append(sa.select(sa.func.count()).select_from(table).where(*conditions).scalar_subquery())
+    return bool(session.execute(sa.select(counts[0] > counts[1])).scalar_one())
 
 
 def given_back(session: Session, order: Any) -> int:

@@ -17,7 +17,7 @@ from services.ledger.models.statements import upstream_records
 from services.ledger.queries.corrections import changed_fields
 from services.ledger.usecases.correction_sides import Terms
 from services.ledger.usecases.mismatches import move_mismatch
-from services.ledger.usecases.orders import hold, note_act
+from services.ledger.usecases.orders import hold, note_act, refuse_posted
 from services.ledger.usecases.postings import post_within
 from shared import outbox
 from shared.contracts.ledger import OrderNumberTaken
@@ -128,6 +128,7 @@ def _make_order(session: Session, passport: Passport, order: Content) -> Any:
     ).first()
     if row is None:
         raise OrderNumberTaken
+    refuse_posted(session, row)
     note_act(session, passport, row, act="create", before=None, amount=row.amount)
     return row
 

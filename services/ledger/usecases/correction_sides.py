@@ -14,7 +14,7 @@ from services.ledger.domain.thresholds import Threshold
 from services.ledger.models.orders import order_user_id, orders
 from services.ledger.models.statements import upstream_records
 from services.ledger.queries.orders import given_back
-from services.ledger.usecases.orders import rate_in_force
+from services.ledger.usecases.orders import rate_in_force, refuse_posted
 from shared.copies import require_merchant
 from shared.money import format_minor
 from shared.passport import Passport
@@ -110,7 +110,10 @@ def _record_side(row: Any) -> RecordSide:
 def order_to_make(
     session: Session, passport: Passport, mismatch: Any, record: RecordSide | None, new_order: NewOrder, terms: Terms
 ) -> OrderSide | None:
-    """Return the order that a record of a payment stands for, as it will be made. Raises: MerchantNotFound."""
+    """Return the order that a record of a payment stands for, as it will be made.
+
+    Raises, in order: MerchantNotFound; InvalidRequest; OrderNumberTaken where a balance change was posted for it.
+    """
     if record is None or new_order.merchant_id is None or new_order.kind is None:
         return None
     require_merchant(session, passport, new_order.merchant_id)
@@ -124,7 +127,7 @@ def order_to_make(
         channel=mismatch.channel,
     )
     percent, source = rate_in_force(session, mismatch.channel, terms.default_fee_percent)
-    return OrderSide(
+    order = OrderSide(
         order_no=str(new.change.order_no),
         merchant_id=new_order.merchant_id,
         user_id=new_order.user_id,
@@ -143,3 +146,5 @@ def order_to_make(
         settled_at=None,
         is_new=True,
     )
+    refuse_posted(session, order)
+    return order

@@ -64,7 +64,7 @@ def preview_correction(
     """Return what a correction would change, without changing anything.
 
     Raises, in order: InvalidRequest; MismatchNotFound; MismatchNotOpen, CorrectionStands; MismatchOutdated;
-    OrderTermsRequired; MerchantNotFound; NotCorrectable.
+    OrderTermsRequired; MerchantNotFound; OrderNumberTaken; NotCorrectable.
     """
     said = check_reason(reason, is_required=True) or ""
     query = sa.select(mismatches).where(mismatches.c.id == mismatch_id, *in_scope(passport, mismatches.c.merchant_id))

@@ -30,7 +30,7 @@ from services.ledger.domain.thresholds import Threshold
 from services.ledger.models.channels import channels
 from services.ledger.models.entries import accounts
 from services.ledger.models.orders import order_history, order_user_id, order_view, orders
-from services.ledger.queries.orders import given_back
+from services.ledger.queries.orders import given_back, is_posted_past
 from services.ledger.usecases.postings import post_within
 from shared import outbox
 from shared.contracts.ledger import (
@@ -39,6 +39,7 @@ from shared.contracts.ledger import (
     OrderFailed,
     OrderNotFound,
     OrderNumberTaken,
+    OrderPostedBefore,
     OrderRefunded,
     OrderSettled,
     OrderSettledOtherwise,
@@ -66,7 +67,8 @@ def create_order(
 ) -> OrderView:
     """Make an order; a purchase, a renewal and a withdrawal hold their amount and fee until they settle or fail.
 
-    order_no: unique over all merchants; None makes one. A taken number is refused alike whoever has it.
+    order_no: unique over all merchants; None makes one. A taken number is refused alike whoever has it, and so is one
+    by which a balance change has moved what the order would.
     user_id: None for an order of the merchant's own account.
     default_fee_percent: the rate where the channel has none; either is fixed with the order.
     Raises, in order: InvalidRequest, InvalidMoney; MerchantNotFound; OrderNumberTaken; InsufficientBalance.
@@ -117,6 +119,7 @@ def create_order(
     ).first()
     if row is None:
         raise OrderNumberTaken
+    refuse_posted(session, row)
     if account_id is not None:
         hold(session, account_id, held, currency)
     note_act(session, passport, row, act="create", before=None, amount=row.amount)
@@ -131,8 +134,8 @@ def settle_order(
     """Settle a pending order: what it held is free, its money moves, its fee is charged. Doing it again does nothing.
 
     upstream_ref: the payment platform's own number.
-    Raises, in order: InvalidRequest; OrderNotFound; OrderNotPending; OrderSettledOtherwise; InsufficientBalance;
-    BalanceTooLarge.
+    Raises, in order: InvalidRequest; OrderNotFound; OrderNotPending; OrderSettledOtherwise; OrderPostedBefore;
+    InsufficientBalance; BalanceTooLarge.
     Emits: OrderSettled, BalancesChanged, LargeChangeDetected.
     Locks: the order, then its account.
     """
@@ -143,6 +146,9 @@ def settle_order(
         if upstream_ref is not None and upstream_ref != order.upstream_ref:
             raise OrderSettledOtherwise(upstream_ref=order.upstream_ref)
         return order_view(order)
+    _lock_account(session, order)
+    if is_posted_past(session, order):
+        raise OrderPostedBefore
     _release(session, order)
     settling = settling_change(**_content(order), amount=order.amount)
     charging = [fee_change(settling, order.fee)] if order.fee else []
@@ -200,7 +206,8 @@ def refund_order(
     state_after(order.status, Verb.REFUND)
     if amount is None and order.status == Status.REFUNDED:
         return order_view(order)
-    before = _refunded(session, order)
+    _lock_account(session, order)
+    before = given_back(session, order)
     minor = amount_to_refund(paid=order.amount, refunded=before, wanted=amount, currency=order.currency)
     at = _post(session, passport, [refunding_change(**_content(order), amount=minor, reason=said)], threshold)
     refunded = before + minor
@@ -278,13 +285,15 @@ def _release(session: Session, order: Any) -> None:
         )
 
 
-def _refunded(session: Session, order: Any) -> int:
-    """Return what all refunds of an order gave back, also those that were posted before the order was known.
+def refuse_posted(session: Session, order: Any) -> None:
+    """Refuse a new order whose money a balance change with its number has moved. Raises: OrderNumberTaken."""
+    if is_posted_past(session, order):
+        raise OrderNumberTaken("A balance change with this number has moved what the order would.")
 
-    Its account is locked first: whoever posts a refund meanwhile looks for the order only under that lock.
-    """
+
+def _lock_account(session: Session, order: Any) -> None:
+    """Lock an order's account: whoever posts a change with its number meanwhile looks for it only under that lock."""
     session.execute(sa.select(accounts.c.id).where(*_of_holder(order)).with_for_update())
-    return given_back(session, order)
 
 
 def rate_in_force(session: Session, channel: str | None, default: str) -> tuple[Decimal, str | None]:

@@ -20,7 +20,7 @@ from services.ledger.models.orders import orders
 from services.ledger.usecases.orders import fail_order, settle_order
 from shared import outbox
 from shared.contracts.channels import UpstreamReported
-from shared.contracts.ledger import BalanceTooLarge, InsufficientBalance
+from shared.contracts.ledger import BalanceTooLarge, InsufficientBalance, OrderPostedBefore
 from shared.passport import Passport, service_passport
 from shared.rpc.wire import Call, current_call
 
@@ -199,6 +199,9 @@ def _settle(session: Session, passport: Passport, payment: Payment, threshold: T
     except (InsufficientBalance, BalanceTooLarge):
         savepoint.rollback()
         return Outcome.NOT_COVERED
+    except OrderPostedBefore:
+        savepoint.rollback()
+        return Outcome.CONTRADICTED
     savepoint.commit()
     return Outcome.SETTLED
 

@@ -54,7 +54,7 @@ from tests.services.ledger.mismatches import (
     reverse,
     the_one,
 )
-from tests.services.ledger.orders import ALICE, account, create, events, fail, fund, refund
+from tests.services.ledger.orders import ALICE, account, create, events, fail, fund, refund, settle
 
 KINDS = ("recharge", "withdraw", "payment", "purchase", "renewal", "paid_reset")
 SETTLED_BY = {"recharge": 321, "withdraw": 322, "payment": 323, "purchase": 331, "renewal": 332, "paid_reset": 233}
@@ -333,6 +333,28 @@ def test_number_that_an_order_of_another_channel_has_is_taken(books: Session) ->
     mismatch = the_one(books)
     with pytest.raises(OrderNumberTaken):
         correct(books, mismatch["id"], merchant_id=AURORA, kind="recharge")
+
+
+def test_payment_that_a_balance_change_has_entered_is_not_entered_again(books: Session) -> None:
+    fund(books, "10.00", order_no="entered")
+    record(books, "entered")
+    mismatch = the_one(books)
+    for act in (preview, correct):
+        with pytest.raises(OrderNumberTaken, match="has moved"):
+            act(books, mismatch["id"], merchant_id=AURORA, user_id="user-1", kind="recharge")
+    assert entries_of(books, "entered") == [(321, 1000)]
+
+
+def test_order_that_was_settled_by_a_correction_and_reopened_settles_again(books: Session) -> None:
+    made = create(books, kind="recharge")
+    record(books, made["order_no"])
+    mismatch = the_one(books)
+    correct(books, mismatch["id"])
+    reverse(books, mismatch["id"])
+    assert order(books, made["order_no"]).status == "pending"
+    settle(books, made["order_no"])
+    assert sum(amount for _, amount in entries_of(books, made["order_no"])) == 1000
+    assert_books_are_right(books)
 
 
 def mismatch_of(books: Session, kind: str) -> Any:

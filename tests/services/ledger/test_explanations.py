@@ -138,6 +138,7 @@ def test_which_account_is_meant(books: Session, bob: Passport, charlie: Passport
         ({"order_no": None}, "order_no", "order_number_required"),
         ({"type": 326}, "reason", "reason_required"),
         ({"type": 324, "order_no": "known"}, "order", "refunded_through_order"),
+        ({"type": 323, "amount": "-1.00", "order_no": "known"}, "order", "settled_through_order"),
         ({"type": 323, "amount": "-95.00"}, "balance", "insufficient_balance"),
     ],
 )

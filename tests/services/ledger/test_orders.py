@@ -18,9 +18,11 @@ from shared.contracts.ledger import (
     OrderNotRefundable,
     OrderNotSettled,
     OrderNumberTaken,
+    OrderPostedBefore,
     OrderSettledOtherwise,
     RefundedThroughOrder,
     RefundTooLarge,
+    SettledThroughOrder,
 )
 from shared.contracts.users import MerchantMissing, MerchantNotFound
 from shared.errors import ServiceError
@@ -249,6 +251,59 @@ def test_refunds_from_before_the_order_was_known_count(session: Session) -> None
         refund(session, "early", "5.01")
     assert refund(session, "early")["refunded"] == "10.00"
     assert entries_of(session, "early")[-1] == (324, 500)
+
+
+SETTLING = [
+    ("recharge", 321, "10.00"),
+    ("withdraw", 322, "-10.00"),
+    ("payment", 323, "-10.00"),
+    ("purchase", 331, "-10.00"),
+    ("renewal", 332, "-10.00"),
+    ("paid_reset", 233, "-10.00"),
+]
+
+
+@pytest.mark.parametrize(("kind", "code", "amount"), SETTLING)
+def test_order_is_not_settled_past_its_own_act(session: Session, kind: str, code: int, amount: str) -> None:
+    fund(session, "100.00")
+    order_no = create(session, kind=kind)["order_no"]
+    past = change(type=code, amount=amount, order_no=order_no)
+    assert isinstance(post_all(session, single(past))[0], SettledThroughOrder)
+    settle(session, order_no)
+    assert isinstance(post_all(session, single(past))[0], SettledThroughOrder)
+    assert entries_of(session, order_no) == [(code, 1000 if kind == "recharge" else -1000)]
+    # What the order does not do by itself may bear its number, and so may another merchant's own.
+    result_of(post_all(session, single(change(type=326, amount="1.00", order_no=order_no, reason="sorry")))[0])
+    fund(session, "100.00", merchant_id=BOREALIS)
+    elsewhere = change(type=code, amount=amount, order_no=order_no, merchant_id=BOREALIS)
+    result_of(post_all(session, single(elsewhere))[0])
+
+
+@pytest.mark.parametrize(("kind", "code", "amount"), SETTLING)
+def test_number_whose_money_a_change_has_moved_makes_no_order(
+    session: Session, kind: str, code: int, amount: str
+) -> None:
+    fund(session, "100.00")
+    fund(session, "100.00", merchant_id=BOREALIS)
+    result_of(post_all(session, single(change(type=code, amount=amount, order_no="moved")))[0])
+    with pytest.raises(OrderNumberTaken, match="has moved"), session.begin_nested():
+        create(session, order_no="moved", kind=kind)
+    assert account(session)[1] == 0
+    assert create(session, order_no="moved", kind=kind, merchant_id=BOREALIS)["status"] == "pending"
+    other = "payment" if kind == "recharge" else "recharge"
+    result_of(post_all(session, single(change(type=code, amount=amount, order_no="moved-too")))[0])
+    assert settle(session, create(session, order_no="moved-too", kind=other)["order_no"])["status"] == "settled"
+
+
+def test_order_whose_money_was_moved_meanwhile_does_not_settle(session: Session) -> None:
+    order_no = create(session, kind="recharge")["order_no"]
+    session.execute(sa.text("update orders set order_no = 'elsewhere'"))  # as if the change had not seen it
+    fund(session, "10.00", order_no=order_no)
+    session.execute(sa.text("update orders set order_no = :n"), {"n": order_no})
+    with pytest.raises(OrderPostedBefore):
+        settle(session, order_no)
+    assert account(session) == (1000, 0)
+    assert fail(session, order_no)["status"] == "failed"
 
 
 def test_detail_shows_entries_and_who_did_what(session: Session, bob: Passport) -> None:
