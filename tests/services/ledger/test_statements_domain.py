@@ -1,5 +1,7 @@
 """What a row says by a channel's terms, what each format makes of it, and what is wrong with it."""
 
+import itertools
+import tracemalloc
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -377,7 +379,7 @@ def test_what_is_no_mt940_says_so() -> None:
 
 CAMT = """<?xml version="1.0" encoding="UTF-8"?>
 <n:Document xmlns:n="urn:iso:std:iso:20022:tech:xsd:camt.053.001.02"><n:BkToCstmrStmt><n:Stmt>
-<n:Ntry><n:NtryRef>E1</n:NtryRef><n:Amt Ccy="EUR">12.50</n:Amt><n:Sts>BOOK</n:Sts>
+<n:Ntry><n:NtryRef>7</n:NtryRef><n:AcctSvcrRef>E1</n:AcctSvcrRef><n:Amt Ccy="EUR">12.50</n:Amt><n:Sts>BOOK</n:Sts>
 <n:BookgDt><n:DtTm>2026-11-22T12:00:00Z</n:DtTm></n:BookgDt></n:Ntry>
 <n:Ntry><n:Amt Ccy="EUR">5</n:Amt><n:RvslInd>true</n:RvslInd><n:Sts><n:Cd>BOOK</n:Cd></n:Sts>
 <n:ValDt><n:Dt>2026-11-22</n:Dt></n:ValDt><n:NtryDtls>
@@ -411,6 +413,12 @@ def test_each_transaction_of_camt_is_a_record() -> None:
         (b"<Document><BkToCstmrStmt></Document>", "Not well-formed"),
         (b"<Document><BkToCstmrStmt>", "Not well-formed"),
         (b"<Document/>", "no camt.053"),
+        (b"<BkToCstmrAcctRpt><Ntry/></BkToCstmrAcctRpt>", "no camt.053"),
+        (b'<?xml version="1.0" encoding="gb2312"?><Document/>', "encoding is not known"),
+        (b'<?xml version="1.0" encoding="no-such"?><Document/>', "encoding is not known"),
+        (b'<?xml version="1.0" encoding="idna"?><Document/>', "encoding is not known"),
+        (b'<?xml version="1.0" encoding="utf-16"?><Document/>', "Not well-formed"),
+        (b"\x1f\x8b\x08\x00", "Not well-formed"),
         (b"", "no camt.053"),
     ],
 )
@@ -419,3 +427,163 @@ def test_xml_that_is_no_statement_says_why(content: bytes, message: str) -> None
     assert found == []
     assert end is not None
     assert message in end.message
+
+
+def camt(*entries: str, balances: str = "") -> Any:
+    """Return what the entries of a statement become."""
+    text = f"<Document><BkToCstmrStmt><Stmt>{balances}{''.join(entries)}</Stmt></BkToCstmrStmt></Document>"
+    found, end = rows_of(CamtStatement([text.encode()], Terms(), zone_name="Asia/Shanghai"))
+    assert end is None
+    return found
+
+
+def entry(further: str = "", *, amount: str = '<Amt Ccy="EUR">12.50</Amt>', status: str = "<Sts>BOOK</Sts>") -> str:
+    return (
+        f"<Ntry>{amount}<CdtDbtInd>CRDT</CdtDbtInd>{status}<BookgDt><Dt>2026-11-22</Dt></BookgDt>"
+        f"<AcctSvcrRef>B</AcctSvcrRef>{further}</Ntry>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("charges", "fee"),
+    [
+        ("", 0),
+        ('<Chrgs><Amt Ccy="EUR">0.10</Amt></Chrgs><Chrgs><Amt Ccy="EUR">0.20</Amt></Chrgs>', 30),
+        ('<Chrgs><TtlChrgsAndTaxAmt Ccy="EUR">0.50</TtlChrgsAndTaxAmt><Amt Ccy="EUR">0.40</Amt></Chrgs>', 50),
+        (
+            '<Chrgs><Rcrd><Amt Ccy="EUR">0.30</Amt><CdtDbtInd>DBIT</CdtDbtInd></Rcrd>'
+            '<Rcrd><Amt Ccy="EUR">0.10</Amt><CdtDbtInd>CRDT</CdtDbtInd></Rcrd></Chrgs>',
+            20,
+        ),
+        (
+            '<Chrgs><TtlChrgsAndTaxAmt Ccy="EUR">0.50</TtlChrgsAndTaxAmt>'
+            '<Rcrd><Amt Ccy="EUR">0.40</Amt></Rcrd><Rcrd><Amt Ccy="EUR">0.10</Amt></Rcrd></Chrgs>',
+            50,
+        ),
+    ],
+)
+def test_charges_of_camt_are_all_charges(charges: str, fee: int) -> None:
+    transaction = "<NtryDtls><TxDtls><Refs><EndToEndId>O</EndToEndId></Refs>{0}</TxDtls></NtryDtls>"
+    for found in camt(entry(charges)) + camt(entry(transaction.format(charges))):
+        assert (found.amount, found.fee) == (1250, fee)
+
+
+@pytest.mark.parametrize(
+    ("charge", "said"),
+    [
+        ('<Amt Ccy="USD">0.10</Amt>', "The charges are in USD, the amount is in EUR."),
+        ('<Amt Ccy="EUR">x</Amt>', 'An amount is a decimal string such as "-12.50".'),
+        ('<Amt Ccy="EUR"></Amt>', 'An amount is a decimal string such as "-12.50".'),
+        ('<Amt Ccy="EUR">0.001</Amt>', "EUR has 2 fraction digits."),
+    ],
+)
+def test_charges_that_are_no_fee_of_this_amount_are_a_fault(charge: str, said: str) -> None:
+    assert camt(entry(f"<Chrgs>{charge}</Chrgs>")) == [[Fault(1, "Chrgs", said)]]
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        (entry(amount='<Amt Ccy="EUR">-1</Amt>'), "Amt"),
+        (entry(amount='<Amt Ccy="EUR">1,00</Amt>'), "Amt"),
+        (entry(amount='<Amt Ccy="JPY">1.5</Amt>'), "Amt"),
+        (entry(amount='<Amt Ccy="EUR">99999999999999999999</Amt>'), "Amt"),
+        (entry(amount="<Amt>1</Amt>"), "Ccy"),
+        (entry(status="<Sts>SOON</Sts>"), "Sts"),
+        (entry().replace("2026-11-22", "2026-11-31"), "BookgDt"),
+        # The number of an entry says nothing outside of its statement.
+        (entry().replace("AcctSvcrRef", "NtryRef"), "AcctSvcrRef"),
+    ],
+)
+def test_what_is_wrong_in_camt_is_named_by_its_element(text: str, column: str) -> None:
+    assert [[(fault.line, fault.column) for fault in row] for row in camt(text)] == [[(1, column)]]
+
+
+def test_of_a_transaction_that_was_exchanged_the_booked_amount_counts() -> None:
+    instructed = '<AmtDtls><InstdAmt><Amt Ccy="USD">100</Amt></InstdAmt></AmtDtls>'
+    [record] = camt(entry(f"<NtryDtls><TxDtls>{instructed}</TxDtls></NtryDtls>"))
+    assert (record.amount, record.currency) == (1250, "EUR")
+
+
+@pytest.mark.parametrize(
+    ("day", "instant"),
+    [
+        ("<Dt>2026-11-22</Dt>", "2026-11-21T16:00:00+00:00"),
+        ("<Dt>2026-11-22+01:00</Dt>", "2026-11-21T23:00:00+00:00"),
+        ("<Dt>2026-11-22Z</Dt>", "2026-11-22T00:00:00+00:00"),
+        ("<DtTm>2026-11-22T09:30:00.5</DtTm>", "2026-11-22T01:30:00.500000+00:00"),
+        ("<DtTm>2026-11-22T09:30:00-03:30</DtTm>", "2026-11-22T13:00:00+00:00"),
+    ],
+)
+def test_days_and_times_of_camt_may_have_offsets(day: str, instant: str) -> None:
+    [record] = camt(entry().replace("<Dt>2026-11-22</Dt>", day))
+    assert record.occurred_at.isoformat() == instant
+
+
+def balance(code: str, amount: str, mark: str = "CRDT", currency: str = "EUR") -> str:
+    return (
+        f'<Bal><Tp><CdOrPrtry><Cd>{code}</Cd></CdOrPrtry></Tp><Amt Ccy="{currency}">{amount}</Amt>'
+        f"<CdtDbtInd>{mark}</CdtDbtInd><Dt><Dt>2026-11-22</Dt></Dt></Bal>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("balances", "is_told"),
+    [
+        (balance("OPBD", "1") + balance("CLBD", "11.50"), False),
+        (balance("OPBD", "1") + balance("CLBD", "11.51"), True),
+        (balance("PRCD", "11.50", "DBIT") + balance("CLBD", "1.00", "DBIT"), False),
+        (balance("PRCD", "11.50", "DBIT") + balance("CLBD", "1.00"), True),
+        # Whether these add up nobody can know.
+        (balance("OPBD", "1"), False),
+        (balance("CLBD", "1"), False),
+        (balance("OPBD", "1") + balance("ITBD", "5") + balance("CLBD", "11.51"), False),
+        (balance("OPBD", "1") + balance("CLBD", "9", currency="USD"), False),
+        (balance("OPBD", "1") + balance("CLBD", "about 9"), False),
+        ("<Bal/>" + balance("OPBD", "1").replace("Amt", "Amount") + balance("CLBD", "9"), False),
+    ],
+)
+def test_balances_of_camt_have_to_add_up_where_they_are_told(balances: str, is_told: bool) -> None:
+    paid = entry().replace("CRDT", "DBIT").replace("12.50", "2")
+    pending = entry(status="<Sts><Cd>PDNG</Cd></Sts>")
+    found = camt(entry(), paid, pending, balances=balances)
+    assert len(found) == 3 + is_told
+    if is_told:
+        assert found[3][0].column == "Bal"
+        assert found[3][0].message.startswith("The opening balance and the entries come to ")
+
+
+def endless(*parts: str) -> Iterable[bytes]:
+    """Return a statement in which one thing goes on for ever."""
+    yield b"<Document><BkToCstmrStmt><Stmt>"
+    for n in itertools.count():
+        yield "".join(parts).replace("#", str(n)).encode()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        (endless("<a>" * 100), "nested too deeply"),
+        (endless("<a#/>" * 100), "names of elements"),
+        (endless('<a b#=""/>'), "names of elements"),
+        (itertools.chain([b'<Document><Ntry a="'], itertools.repeat(b"x" * 50_000)), "does not end"),
+        (itertools.chain([b"<Document><!--"], itertools.repeat(b"x" * 50_000)), "does not end"),
+        (itertools.chain([b"<BkToCstmrStmt><Ntry>"], itertools.repeat(b"<Amt/>" * 1000)), "too large"),
+    ],
+)
+def test_nothing_in_xml_makes_the_parser_hold_more_and_more(pieces: Iterable[bytes], message: str) -> None:
+    found, end = rows_of(CamtStatement(pieces, Terms(), zone_name="UTC"))
+    assert found == []
+    assert end is not None
+    assert message in end.message
+
+
+def test_of_an_endless_text_only_its_beginning_is_held() -> None:
+    head = b"<BkToCstmrStmt><Ntry><AcctSvcrRef>"
+    texts = itertools.repeat(b"x" * 50_000, 400)
+    tracemalloc.start()
+    found, _ = rows_of(CamtStatement(itertools.chain([head], texts), Terms(), zone_name="UTC"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == []
+    assert peak < 2 * 1024 * 1024
