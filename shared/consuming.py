@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 
 PREFETCH = 20
 STOP_SECONDS_MAX = 25
+# A batch costs little more than one event: what is on its way may come along.
+GATHER_SECONDS = 0.1
+GATHER_LOOK_SECONDS = 0.01
 ATTEMPT_HEADER = "x-attempt"
 AWAY_DELAY_MS = RETRY_DELAYS_MS[1]
 
@@ -129,6 +132,7 @@ class EventHandler(Entrypoint):
                 if not self._deliveries and not self._is_stopping:
                     self._arrived.wait()
                 continue
+            self._gather()
             batch = [self._deliveries.popleft() for _ in range(min(len(self._deliveries), self.subscription.batch))]
             try:
                 self._take(batch)
@@ -137,6 +141,12 @@ class EventHandler(Entrypoint):
                 time.sleep(1)
                 self.consumer.link.drop()
         self._stopped.send(None)
+
+    def _gather(self) -> None:
+        """Wait until a batch has come together, for `GATHER_SECONDS` at most."""
+        give_up_at = time.monotonic() + GATHER_SECONDS
+        while len(self._deliveries) < self.subscription.batch and time.monotonic() < give_up_at:
+            time.sleep(GATHER_LOOK_SECONDS)
 
     def _take(self, messages: list[amqp.Message]) -> None:
         readable = []

@@ -40,8 +40,11 @@ def handles(*event_classes: type[Event]) -> Callable[[Any], Any]:
     return decorate
 
 
-def handles_batch(*, size: int) -> Callable[[Any], Any]:
-    """Declare a handler of every event of every service: `(self, session, envelopes)`, up to `size` at once."""
+def handles_batch(*event_classes: type[Event], size: int) -> Callable[[Any], Any]:
+    """Declare a handler of many events at once: `(self, session, envelopes)`, up to `size` in one transaction.
+
+    event_classes: none is every event of every service. What the handler itself tells of names the first one's actor.
+    """
 
     def decorate(handler: Any) -> Any:
         @wraps(handler)
@@ -52,7 +55,8 @@ def handles_batch(*, size: int) -> Callable[[Any], Any]:
 
             act_for(envelopes[0], self.name, handler.__name__, lambda: self.database.run(take))
 
-        return _subscribed(receive, Subscription(("#",), batch=size))
+        keys = tuple(c.routing_key() for c in event_classes) or ("#",)
+        return _subscribed(receive, Subscription(keys, batch=size))
 
     return decorate
 

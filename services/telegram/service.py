@@ -28,7 +28,7 @@ from shared.contracts.users import MerchantCreated, MerchantUpdated
 from shared.copies import Merchants, Parameters, require_merchant
 from shared.database import Database
 from shared.events import Envelope
-from shared.messaging import handles
+from shared.messaging import handles, handles_batch
 from shared.passport import Passport
 from shared.process import database_of
 from shared.rpc.entrypoints import command, query
@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 API_URL_DEFAULT = "https://api.telegram.org"
 LARGE_CHANGE_THRESHOLD = "ledger.large_change_threshold"
+CHANGES_PER_BATCH = 20  # of up to 500 entries each
 
 
 class Outgoing(DependencyProvider):
@@ -140,13 +141,12 @@ class TelegramService:
         self.outgoing.wake_after(session)
         return notifications.retry_notification(session, passport, notification_id=notification_id)
 
-    @handles(BalancesChanged)
-    def on_balances_changed(self, session: Session, envelope: Envelope, event: BalancesChanged) -> None:
+    @handles_batch(BalancesChanged, size=CHANGES_PER_BATCH)
+    def on_balances_changed(self, session: Session, envelopes: list[Envelope]) -> None:
         # Money moves all the time, and seldom in large amounts: only a queued message is looked for.
         if notifications.queue_large_changes(
             session,
-            event_id=envelope["event_id"],
-            entries=event.entries,
+            entries={envelope["event_id"]: envelope["payload"]["entries"] for envelope in envelopes},
             default_threshold=str(self.parameters.get(LARGE_CHANGE_THRESHOLD)),
         ):
             self.outgoing.wake_after(session)

@@ -157,3 +157,25 @@ def test_a_database_that_is_away_costs_an_event_no_attempt(monkeypatch: pytest.M
     handler._give_back(message, envelope("x"), DatabaseUnavailable())
     handler._give_back(message, envelope("x"), ValueError("poison"))
     assert moves == [("retry.5000", 4), ("retry.600000", 5)]
+
+
+def test_a_batch_takes_along_what_is_on_its_way_and_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = EventHandler(Subscription(("#",), batch=3))
+    handler._deliveries.append(Message(b"1"))
+    monkeypatch.setattr("shared.consuming.time.sleep", lambda _seconds: handler._deliveries.append(Message(b"2")))
+    handler._gather()
+    assert len(handler._deliveries) == 3
+
+    handler._deliveries.pop()
+    clock = iter(range(100))
+    monkeypatch.setattr("shared.consuming.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("shared.consuming.time.monotonic", lambda: next(clock))
+    handler._gather()
+    assert len(handler._deliveries) == 2
+
+
+def test_an_event_that_is_taken_alone_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = EventHandler(Subscription(("sample.ThingMade",)))
+    handler._deliveries.append(Message(b"1"))
+    monkeypatch.setattr("shared.consuming.time.sleep", lambda _seconds: pytest.fail("it waited"))
+    handler._gather()

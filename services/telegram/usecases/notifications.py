@@ -1,6 +1,6 @@
 """Put messages into the queue: because money moved, because somebody asked for a test, because one is tried again."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -30,15 +30,16 @@ from shared.times import utc_now
 BINDING_DISABLED = "The binding is disabled."
 
 
-def queue_large_changes(session: Session, *, event_id: str, entries: list[EntryView], default_threshold: str) -> int:
+def queue_large_changes(session: Session, *, entries: Mapping[str, Sequence[EntryView]], default_threshold: str) -> int:
     """Queue a message for each entry and each binding of its merchant whose rule the entry reaches.
 
     A binding that is disabled gets its message suppressed, so that the delivery log tells what the group missed.
+    entries: those of each event, by its id.
     default_threshold: that of the rules that name none.
     Returns: how many messages are new.
     Idempotent: on (event, entry, binding).
     """
-    merchants = sorted({entry["merchant_id"] for entry in entries})
+    merchants = sorted({entry["merchant_id"] for changed in entries.values() for entry in changed})
     rules = session.execute(
         select(Binding, LargeChange)
         .join(LargeChange, LargeChange.binding_id == Binding.id)
@@ -46,7 +47,8 @@ def queue_large_changes(session: Session, *, event_id: str, entries: list[EntryV
     ).all()
     rows = [
         {**_row(binding, "large_change", text), "event_id": event_id, "entry_id": entry["entry_id"]}
-        for binding, entry, text in _reached(rules, entries, Decimal(default_threshold))
+        for event_id, changed in entries.items()
+        for binding, entry, text in _reached(rules, changed, Decimal(default_threshold))
     ]
     if not rows:
         return 0
@@ -55,7 +57,7 @@ def queue_large_changes(session: Session, *, event_id: str, entries: list[EntryV
 
 
 def _reached(
-    rules: Iterable[Any], entries: list[EntryView], default_threshold: Decimal
+    rules: Sequence[Any], entries: Iterable[EntryView], default_threshold: Decimal
 ) -> Iterator[tuple[Binding, EntryView, str]]:
     for entry in entries:
         for binding, rule in rules:

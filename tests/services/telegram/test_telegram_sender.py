@@ -46,8 +46,7 @@ def queue(run: Run) -> Callable[..., str]:
             binding = bind(session, **fields)
             queue_large_changes(
                 session,
-                event_id=f"evt_{binding['id']}",
-                entries=[e | {"merchant_id": binding["merchant_id"]} for e in entries],
+                entries={f"evt_{binding['id']}": [e | {"merchant_id": binding["merchant_id"]} for e in entries]},
                 default_threshold="1",
             )
             return binding["id"]

@@ -16,7 +16,6 @@ from services.telegram.usecases.notifications import (
     retry_notification,
 )
 from shared.contracts.devices import DeviceCameOnline, DeviceWentOffline
-from shared.contracts.ledger import BalancesChanged
 from shared.contracts.telegram import (
     BindingIsDisabled,
     BindingNotFound,
@@ -34,7 +33,7 @@ ALL_NOTIFICATIONS: dict[str, Any] = {**ALL, "binding_id": None, "type": None}
 
 
 def queue(session: Session, *entries: Any, event_id: str = "evt_1", default_threshold: str = "10000.00") -> int:
-    return queue_large_changes(session, event_id=event_id, entries=list(entries), default_threshold=default_threshold)
+    return queue_large_changes(session, entries={event_id: entries}, default_threshold=default_threshold)
 
 
 def test_bound_merchant_is_told_of(session: Session) -> None:
@@ -110,9 +109,8 @@ def test_change_that_queues_no_message_leaves_the_sender_asleep(session: Session
     service, woken = TelegramService(), Woken()
     service.outgoing = woken  # type: ignore[assignment]
     for event_id, amount, times in (("evt_1", "999.99", 0), ("evt_2", "1000.00", 1), ("evt_2", "1000.00", 1)):
-        event = BalancesChanged(entries=[entry(amount)], merchant_id="mer_a")
-        envelope: Any = {"event_id": event_id}
-        TelegramService.on_balances_changed.__wrapped__(service, session, envelope, event)
+        envelope: Any = {"event_id": event_id, "payload": {"entries": [entry(amount)]}}
+        TelegramService.on_balances_changed.__wrapped__(service, session, [envelope])
         assert woken.times == times, (event_id, amount)
 
 
@@ -144,6 +142,15 @@ def test_event_delivered_twice_queues_nothing_more(session: Session) -> None:
     assert queue(session, entry()) == 1
     assert queue(session, entry()) == 0
     assert queue(session, entry(), event_id="evt_2") == 1
+
+
+def test_many_events_queue_what_each_of_them_queues_alone(session: Session) -> None:
+    bind(session)
+    bind(session, merchant_id="mer_b", chat_id="-1002")
+    changed = {"evt_1": [entry()], "evt_2": [entry("1.00")], "evt_3": [entry(), entry(merchant_id="mer_b")]}
+    assert queue_large_changes(session, entries=changed, default_threshold="1") == 3
+    queued = {(n.event_id, n.merchant_id) for n in notifications(session)}
+    assert queued == {("evt_1", "mer_a"), ("evt_3", "mer_a"), ("evt_3", "mer_b")}
 
 
 def test_rule_without_threshold_takes_the_parameters(session: Session) -> None:
