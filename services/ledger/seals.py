@@ -22,6 +22,10 @@ def broken_seals(session: Session) -> list[str]:
         if row.digest != _digest_of(row):
             found.append(f"Closed day {row.day}: it does not say what was sealed.")
         before = row
+    end = session.execute(sa.text("select place, digest from chain_ends where chain = 'closed_days'")).first()
+    last = None if before is None else (before.day.isoformat(), bytes(before.digest))
+    if last != (None if end is None else (end.place, bytes(end.digest))):
+        found.append(f"Closed days end with {last and last[0]}; the last one closed was {end and end.place}.")
     return found
 
 

@@ -41,6 +41,12 @@ class Opening:
     version: int = 0
     balance: int = 0
     digest: bytes = b""
+    holder: str = ""
+
+
+def holder_of(row: Any) -> str:
+    """Return whose account an entry, or an account's row, is of, as one text."""
+    return "\x1f".join((row.merchant_id, row.holder_type, row.holder_id, row.currency))
 
 
 class Chains:
@@ -64,6 +70,7 @@ class Chains:
             and digest == row.digest
         )
         opening.version, opening.balance, opening.digest = row.version, row.balance_after, digest
+        opening.holder = holder_of(row)
         return None if is_right else f"Entry {row.version} of account {row.account_id} is not what was posted."
 
 

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from services.ledger.row_digests import content_of
 from shared.contracts.archives import ArchiveView
 from shared.times import rfc3339
 
@@ -25,6 +26,7 @@ archives: Final = sa.Table(
     sa.Column("actor_id", sa.Text),
     sa.Column("actor_name", sa.Text),
     sa.Column("archived_at", sa.DateTime(timezone=True)),
+    sa.Column("row_digest", sa.LargeBinary),
 )
 
 archive_parts: Final = sa.Table(
@@ -39,6 +41,21 @@ archive_parts: Final = sa.Table(
     sa.Column("content", sa.LargeBinary),
 )
 
+archive_totals: Final = sa.Table(
+    "archive_totals",
+    _metadata,
+    sa.Column("archive_id", sa.Text),
+    sa.Column("quarter", sa.DateTime(timezone=True)),
+    sa.Column("merchant_id", sa.Text),
+    sa.Column("currency", sa.Text),
+    sa.Column("type", sa.SmallInteger),
+    sa.Column("counter_account", sa.Text),
+    sa.Column("channel", sa.Text),
+    sa.Column("entries", sa.BigInteger),
+    sa.Column("increase", sa.Numeric),
+    sa.Column("decrease", sa.Numeric),
+)
+
 archived_openings: Final = sa.Table(
     "archived_openings",
     _metadata,
@@ -46,6 +63,7 @@ archived_openings: Final = sa.Table(
     sa.Column("version", sa.BigInteger),
     sa.Column("balance", sa.BigInteger),
     sa.Column("digest", sa.LargeBinary),
+    sa.Column("holder", sa.Text),
 )
 
 archived_refunds: Final = sa.Table(
@@ -56,6 +74,17 @@ archived_refunds: Final = sa.Table(
     sa.Column("currency", sa.Text, primary_key=True),
     sa.Column("amount", sa.BigInteger),
 )
+
+
+def sealed(one: str) -> str:
+    """Return the SQL of the digest over a row of archives, and over what its parts and totals say."""
+    return f"""sha256({one}.digest || {content_of(archives, one)}
+        || (select coalesce(string_agg(said, '' order by said), '')
+              from (select {content_of(archive_parts, "p", but=("content",))} as said
+                      from archive_parts p where p.archive_id = {one}.id) as part)
+        || (select coalesce(string_agg(said, '' order by said), '')
+              from (select {content_of(archive_totals, "t")} as said
+                      from archive_totals t where t.archive_id = {one}.id) as total))"""
 
 
 def archive_view(row: Any) -> ArchiveView:

@@ -24,6 +24,7 @@ card_transfers: Final = sa.Table(
     sa.Column("merchant_account_id", sa.BigInteger),
     sa.Column("merchant_version", sa.BigInteger),
     sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("digest", sa.LargeBinary),
 )
 
 

@@ -93,6 +93,7 @@ correction_entries: Final = sa.Table(
     sa.Column("currency", sa.Text),
     sa.Column("type", sa.SmallInteger),
     sa.Column("posted_at", sa.DateTime(timezone=True)),
+    sa.Column("digest", sa.LargeBinary),
 )
 
 

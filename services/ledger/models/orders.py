@@ -51,6 +51,8 @@ order_history: Final = sa.Table(
     sa.Column("actor_type", sa.Text),
     sa.Column("request_id", sa.Text),
     sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("order_digest", sa.LargeBinary),
+    sa.Column("digest", sa.LargeBinary),
 )
 
 

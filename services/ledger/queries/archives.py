@@ -9,7 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.ledger.domain.archives import Chains, Opening, chained, entries_of
+from services.ledger.domain.archives import Chains, Opening, chained, entries_of, holder_of
 from services.ledger.domain.entries import Entry, view_of
 from services.ledger.models.archives import archive_parts, archive_view, archived_openings, archives
 from services.ledger.models.entries import accounts
@@ -171,7 +171,7 @@ def _openings_before(session: Session, archive: Any) -> dict[int, Opening]:
     for archive_id in session.scalars(earlier).all():
         for part in _parts(session, archive_id):
             for row in entries_of(gzip.decompress(part.content)):
-                openings[row.account_id] = Opening(row.version, row.balance_after, row.digest)
+                openings[row.account_id] = Opening(row.version, row.balance_after, row.digest, holder_of(row))
     return openings
 
 
@@ -180,6 +180,6 @@ def _opening_faults(session: Session, chains: Chains) -> list[str]:
     faults = []
     for row in session.execute(sa.select(archived_openings)):
         opening = chains.openings.pop(row.account_id, Opening())
-        if (row.version, row.balance, row.digest) != (opening.version, opening.balance, opening.digest):
+        if Opening(row.version, row.balance, row.digest, row.holder) != opening:
             faults.append(f"Account {row.account_id} does not go on where its archived entries end.")
     return faults + [f"Account {account_id} has no opening." for account_id in chains.openings]

@@ -7,6 +7,7 @@ See docs/decisions/0024-archives-are-rows.md.
 import gzip
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import date
 from hashlib import sha256
 from typing import Any, Final
@@ -27,8 +28,9 @@ from services.ledger.domain.archives import (
 )
 from services.ledger.domain.entries import Entry
 from services.ledger.domain.orders import REFUND_TYPES
-from services.ledger.models.archives import archive_parts, archive_view, archived_openings, archives
+from services.ledger.models.archives import archive_parts, archive_view, archived_openings, archives, sealed
 from services.ledger.models.entries import entries
+from services.ledger.row_digests import inserting
 from shared import outbox
 from shared.contracts.archives import (
     ArchiveView,
@@ -61,12 +63,21 @@ _COPY_PART = (
     " order by account_id, version limit %(limit)s) to stdout (format csv)"
 )
 _TOTALS = f"""
-insert into archive_totals (archive_id, hour, merchant_id, currency, type, counter_account, entries, increase, decrease)
-select :archive_id, date_trunc('hour', created_at, 'UTC'), merchant_id, currency, type, counter_account, count(*),
+insert into archive_totals (archive_id, quarter, merchant_id, currency, type, counter_account, channel, entries,
+    increase, decrease)
+select :archive_id, date_bin('15 minutes', created_at, timestamptz 'epoch'), merchant_id, currency, type,
+       counter_account, channel, count(*),
        coalesce(sum(amount) filter (where amount > 0), 0), coalesce(sum(amount) filter (where amount < 0), 0)
   from entries where {_IN_MONTH.format("cast(:month as timestamptz)")}
- group by 2, 3, 4, 5, 6
+ group by 2, 3, 4, 5, 6, 7
 """
+_INSERT = sa.text(
+    inserting(
+        archives,
+        now="archived_at",
+        digests={"digest": "new.digest", "row_digest": sealed("new")},
+    )
+)
 _REFUNDS = f"""
 insert into archived_refunds as r (merchant_id, order_no, currency, amount)
 select merchant_id, order_no, currency, sum(amount) from entries
@@ -119,24 +130,22 @@ def archive_entries(
     session.execute(sa.text(_TOTALS), {"archive_id": archive_id, "month": month})
     session.execute(sa.text(_REFUNDS), {"month": month, "types": sorted(REFUND_TYPES)})
     digest = chained(previous.digest if previous else None, [part["sha256"] for part in parts])
-    row = session.execute(
-        sa.insert(archives)
-        .values(
-            id=archive_id,
-            number=previous.number + 1 if previous else 1,
-            month=month,
-            entries=sum(part["entries"] for part in parts),
-            accounts=accounts,
-            parts=len(parts),
-            size_bytes=sum(part["size_bytes"] for part in parts),
-            digest=digest,
-            previous_digest=previous.digest if previous else None,
-            reason=reason,
-            actor_id=actor_id,
-            actor_name=actor_name,
-        )
-        .returning(archives)
-    ).one()
+    values = {
+        "id": archive_id,
+        "number": previous.number + 1 if previous else 1,
+        "month": month,
+        "entries": sum(part["entries"] for part in parts),
+        "accounts": accounts,
+        "parts": len(parts),
+        "size_bytes": sum(part["size_bytes"] for part in parts),
+        "digest": digest,
+        "previous_digest": previous.digest if previous else None,
+        "reason": reason,
+        "actor_id": actor_id,
+        "actor_name": actor_name,
+        "archived_at": None,
+    }
+    row = session.execute(_INSERT, values).one()
     _drop_archived(session, archive_id)
     view = archive_view(row)
     outbox.add(
@@ -225,12 +234,12 @@ def _openings(session: Session, rows: list[Entry]) -> dict[int, Opening]:
     known = session.execute(
         sa.select(archived_openings).where(c.account_id.between(rows[0].account_id, rows[-1].account_id))
     )
-    return {row.account_id: Opening(row.version, row.balance, row.digest) for row in known}
+    return {row.account_id: Opening(row.version, row.balance, row.digest, row.holder) for row in known}
 
 
 def _write_openings(session: Session, chains: Chains) -> None:
     values = [
-        {"account_id": account_id, "version": o.version, "balance": o.balance, "digest": o.digest}
+        {"account_id": account_id, **asdict(o)}
         for account_id, o in sorted(chains.openings.items())
         if account_id in chains.changed
     ]
@@ -238,7 +247,7 @@ def _write_openings(session: Session, chains: Chains) -> None:
     session.execute(
         statement.on_conflict_do_update(
             constraint="pk_archived_openings",
-            set_={name: statement.excluded[name] for name in ("version", "balance", "digest")},
+            set_={name: statement.excluded[name] for name in ("version", "balance", "digest", "holder")},
         ),
         values,
     )

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from services.ledger.domain.card_transfers import changes_of
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.models.card_transfers import card_transfers, outcome_view
+from services.ledger.row_digests import inserting
 from services.ledger.usecases.postings import post_within
 from shared.contracts.ledger import CardTransferAltered, CardTransferOutcome, EntryView
 from shared.contracts.users import MerchantNotFound
@@ -18,6 +19,8 @@ from shared.money import parse_minor
 from shared.passport import Passport
 
 _CLAIM = sa.text("select pg_advisory_xact_lock(hashtextextended('card_transfer ' || :transfer_id, 0))")
+
+_KEEP = sa.text(inserting(card_transfers, now="created_at"))
 
 
 def transfer_card_money(
@@ -47,7 +50,7 @@ def transfer_card_money(
         outcome = _places(post_within(session, passport, changes, threshold=threshold))
     except Conflict as refusal:
         outcome = {"refusal": orjson.dumps(refusal.to_wire()).decode()}
-    row = session.execute(sa.insert(card_transfers).values(content | outcome).returning(card_transfers)).one()
+    row = session.execute(_KEEP, dict.fromkeys(card_transfers.c.keys()) | content | outcome).one()
     return outcome_view(row)
 
 

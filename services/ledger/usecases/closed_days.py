@@ -77,6 +77,7 @@ def close_day(
         request_id=passport.request_id,
     )
     row = session.execute(closing.returning(closed_days)).one()
+    session.execute(_MOVE_END, {"day": day.isoformat(), "digest": digest})
     outbox.add(
         session,
         DayClosed(
@@ -89,6 +90,15 @@ def close_day(
         ),
     )
     return closed_day_view(row)
+
+
+# By this the last day of all is missed if it goes.
+_MOVE_END: Final = sa.text(
+    """
+    insert into chain_ends (chain, place, digest) values ('closed_days', :day, :digest)
+        on conflict on constraint pk_chain_ends do update set place = excluded.place, digest = excluded.digest
+    """
+)
 
 
 def _period(day: date, last: Any, zone_name: str) -> Period:

@@ -15,6 +15,7 @@ from services.ledger.models.mismatches import correction_entries, corrections
 from services.ledger.models.orders import orders
 from services.ledger.models.statements import upstream_records
 from services.ledger.queries.corrections import changed_fields
+from services.ledger.row_digests import inserting
 from services.ledger.usecases.correction_sides import Terms
 from services.ledger.usecases.mismatches import move_mismatch
 from services.ledger.usecases.orders import hold, note_act, refuse_posted
@@ -28,6 +29,7 @@ from shared.passport import Passport
 from shared.times import parse_rfc3339
 
 _NOW: Final = sa.func.clock_timestamp()
+_KEEP: Final = sa.text(inserting(correction_entries))
 
 
 def apply_correction(
@@ -97,7 +99,7 @@ def _change_order(session: Session, passport: Passport, correction: Any, content
         if entry["bucket"] is not None
     ]
     if rows:
-        session.execute(sa.insert(correction_entries), rows)
+        session.execute(_KEEP, rows)
 
 
 def _make_order(session: Session, passport: Passport, order: Content) -> Any:

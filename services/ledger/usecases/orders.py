@@ -31,6 +31,7 @@ from services.ledger.models.channels import channels
 from services.ledger.models.entries import accounts
 from services.ledger.models.orders import order_history, order_user_id, order_view, orders
 from services.ledger.queries.orders import given_back, is_posted_past
+from services.ledger.row_digests import content_of, inserting
 from services.ledger.usecases.postings import post_within
 from shared import outbox
 from shared.contracts.ledger import (
@@ -327,6 +328,29 @@ def _status_change(before: Any, after: Any) -> dict[str, dict[str, str | None]]:
     return {"status": {"before": before.status, "after": after.status}}
 
 
+# Each act is chained to the one before it, and says what it made of the order's row.
+_NOTE: Final = sa.text(
+    inserting(
+        order_history,
+        but=("id",),
+        now="created_at",
+        digests={
+            "order_digest": "of_order.digest",
+            "digest": "sha256(coalesce(before.digest, '') || of_order.digest"
+            f" || {content_of(order_history, 'new', but=('id',))})",
+        },
+        beside=f"""
+            cross join lateral (
+                select sha256({content_of(orders, "o")}) as digest from orders o where o.id = new.order_id
+            ) as of_order
+            left join lateral (
+                select h.digest from order_history h where h.order_id = new.order_id order by h.id desc limit 1
+            ) as before on true
+        """,
+    )
+)
+
+
 def note_act(
     session: Session,
     passport: Passport,
@@ -339,20 +363,21 @@ def note_act(
     reason: str | None = None,
     created_at: datetime | None = None,
 ) -> None:
-    """Add a row to an order's history. created_at: None is now."""
+    """Add a row to an order's history, after the order's row is what the act made of it. created_at: None is now."""
     session.execute(
-        sa.insert(order_history).values(
-            order_id=order.id,
-            act=act,
-            status_before=before,
-            status_after=order.status,
-            amount=amount,
-            upstream_ref=upstream_ref,
-            reason=reason,
-            actor_id=passport.actor_id,
-            actor_name=passport.actor_name,
-            actor_type=passport.actor_type,
-            request_id=passport.request_id,
-            created_at=created_at or _NOW,
-        )
+        _NOTE,
+        {
+            "order_id": order.id,
+            "act": act,
+            "status_before": before,
+            "status_after": order.status,
+            "amount": amount,
+            "upstream_ref": upstream_ref,
+            "reason": reason,
+            "actor_id": passport.actor_id,
+            "actor_name": passport.actor_name,
+            "actor_type": passport.actor_type,
+            "request_id": passport.request_id,
+            "created_at": created_at,
+        },
     )

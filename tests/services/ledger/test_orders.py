@@ -379,8 +379,8 @@ def test_proof_finds_money_that_is_held_for_no_order(session: Session, tampering
     create(session, kind="purchase")
     assert prove(session, mode=mode)["faults"] == []
     session.execute(sa.text(tampering))
-    [fault] = prove(session, mode=mode)["faults"]
-    assert (fault["kind"], fault["merchant_id"]) == ("held", AURORA)
+    faults = prove(session, mode=mode)["faults"]
+    assert ("held", AURORA) in [(fault["kind"], fault["merchant_id"]) for fault in faults]
 
 
 @pytest.mark.parametrize(
