@@ -24,6 +24,7 @@ from shared.times import day_bounds
 _BUCKET_OF_TYPE: Final = " ".join(
     f"when type in ({', '.join(map(str, types))}) then '{bucket}'" for bucket, types in BUCKETS.items()
 )
+ONE_DAY: Final = timedelta(days=1)
 _MINE: Final = "(cast(:merchants as text[]) is null or {table}.merchant_id = any(:merchants))"
 
 
@@ -83,24 +84,35 @@ _OF_ALL: Final = sa.text(_TOTALS.format(merchant_id="''"))
 def periods(session: Session, days: Iterable[date], *, zone_name: str) -> tuple[list[Period], dict[date, Any]]:
     """Return days as they are counted, and those of them that are closed, as rows of closed_days.
 
-    A closed day is as long as it was when it was sealed; the first open one begins where the last closed one ended,
-    so that nothing falls between them when the time zone is changed.
+    A closed day is as long as it was when it was sealed. The day before the first one ends, and the day after the last
+    one begins, where those do: nothing falls between days, or counts on two, when the time zone is changed.
     """
     wanted = list(days)
     c = closed_days.c
-    before = wanted[0] - timedelta(days=1)
-    query = sa.select(closed_days).where(c.day >= before, c.day <= wanted[-1])
+    ends = [sa.select(end(c.day)).scalar_subquery() for end in (sa.func.min, sa.func.max)]
+    query = sa.select(closed_days).where(sa.or_(c.day.between(wanted[0], wanted[-1]), c.day.in_(ends)))
     closed = {row.day: row for row in session.execute(query)}
-    found = []
-    for day in wanted:
-        if day in closed:
-            found.append(Period(day, closed[day].starts_at, closed[day].ends_at))
-            continue
-        starts_at, ends_at = day_bounds(day, zone_name)
-        previous = closed.get(day - timedelta(days=1))
-        found.append(Period(day, starts_at if previous is None else previous.ends_at, ends_at))
-    closed.pop(before, None)
-    return found, closed
+    bounds = (closed[min(closed)], closed[max(closed)]) if closed else None
+    found = [
+        Period(day, closed[day].starts_at, closed[day].ends_at)
+        if day in closed
+        else _open_period(day, bounds, zone_name)
+        for day in wanted
+    ]
+    return found, {day: closed[day] for day in wanted if day in closed}
+
+
+def _open_period(day: date, closed: tuple[Any, Any] | None, zone_name: str) -> Period:
+    """Return an open day beside the first and the last that are closed."""
+    starts_at, ends_at = day_bounds(day, zone_name)
+    if closed is None:
+        return Period(day, starts_at, ends_at)
+    first, last = closed
+    if day > last.day:
+        starts_at = last.ends_at if day == last.day + ONE_DAY else max(starts_at, last.ends_at)
+        return Period(day, starts_at, max(starts_at, ends_at))
+    ends_at = first.starts_at if day == first.day - ONE_DAY else min(ends_at, first.starts_at)
+    return Period(day, min(starts_at, ends_at), ends_at)
 
 
 def totals_of(

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from services.ledger.domain.figures import Period, seal, sealed_rows
 from services.ledger.models.reconciliations import closed_day_view, closed_days
-from services.ledger.queries.figures import totals_of
+from services.ledger.queries.figures import ONE_DAY, periods, totals_of
 from shared import outbox
 from shared.contracts.reconciliations import (
     ClosedDayView,
@@ -20,7 +20,7 @@ from shared.contracts.reconciliations import (
 )
 from shared.errors import PermissionDenied
 from shared.passport import Passport
-from shared.times import day_bounds, rfc3339, utc_now
+from shared.times import rfc3339, utc_now
 
 # No transaction lives longer: whatever was posted within the day is to be seen by then (shared/database.py).
 SETTLING_TIME: Final = timedelta(minutes=5)
@@ -45,7 +45,8 @@ def close_day(
     session.execute(sa.text("select pg_advisory_xact_lock(hashtext('close_day'))"))
     c = closed_days.c
     last = session.execute(sa.select(closed_days).order_by(c.day.desc()).limit(1)).first()
-    period = _period(day, last, zone_name)
+    _check_order(day, last)
+    [period], _ = periods(session, [day], zone_name=zone_name)
     over_at = period.ends_at + SETTLING_TIME
     if utc_now() < over_at:
         raise DayNotOver(closes_from=rfc3339(over_at))
@@ -101,20 +102,15 @@ _MOVE_END: Final = sa.text(
 )
 
 
-def _period(day: date, last: Any, zone_name: str) -> Period:
-    """Return what the day is made of: it begins where the last closed one ended, also after a change of the zone.
-
-    Raises: DayAlreadyClosed, DayOutOfOrder.
-    """
-    starts_at, ends_at = day_bounds(day, zone_name)
+def _check_order(day: date, last: Any) -> None:
+    """Refuse a day that is not the next one. Raises: DayAlreadyClosed, DayOutOfOrder."""
     if last is None:
-        return Period(day, starts_at, ends_at)
+        return
     if day <= last.day:
         raise DayAlreadyClosed(last_closed=last.day.isoformat())
-    following = last.day + timedelta(days=1)
+    following = last.day + ONE_DAY
     if day != following:
         raise DayOutOfOrder(next_date=following.isoformat())
-    return Period(day, last.ends_at, ends_at)
 
 
 _OPEN_MISMATCHES: Final = sa.text(

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from services.ledger.matching_sql import MATCH, NOTE_FOUND
 from services.ledger.models.reconciliations import reconciliation_view, reconciliations
+from services.ledger.queries.figures import periods
 from services.ledger.queries.pages import plan_for_these_values
 from shared import outbox
 from shared.contracts.reconciliations import (
@@ -26,7 +27,7 @@ from shared.errors import InvalidRequest, PermissionDenied
 from shared.ids import new_id
 from shared.money import format_minor
 from shared.passport import Passport
-from shared.times import day_bounds, today, utc_now
+from shared.times import utc_now
 
 STATEMENT_SECONDS_MAX: Final = 900
 HASH_MEGABYTES: Final = 64  # what a million orders take; a larger day goes through a file
@@ -58,10 +59,10 @@ def create_reconciliation(
         raise PermissionDenied("A channel is reconciled over all merchants.")
     if not session.execute(sa.text("select 1 from channels where code = :code"), {"code": channel}).first():
         raise InvalidRequest.of_field("channel", "There is no channel with this code.")
-    if day > today(zone_name):
+    [period], closed = periods(session, [day], zone_name=zone_name)
+    if period.starts_at > utc_now():
         raise DayNotBegun.of_field("date", DayNotBegun.title)
     _lock(session, channel, day)
-    starts_at, ends_at = day_bounds(day, zone_name)
     run_id = new_id("rec")
     healed = _match(
         session,
@@ -70,9 +71,9 @@ def create_reconciliation(
             "stem": f"mis_{run_id.removeprefix('rec_')}",
             "channel": channel,
             "day": day,
-            "zone_name": zone_name,
-            "starts_at": starts_at,
-            "ends_at": ends_at,
+            "zone_name": closed[day].zone_name if closed else zone_name,
+            "starts_at": period.starts_at,
+            "ends_at": period.ends_at,
             "grace_seconds": grace_seconds,
             "judged_at": judged_at or utc_now(),
             "previous_id": _previous_id(session, channel, day),

@@ -19,6 +19,7 @@ from services.ledger.verification import prove
 from shared.contracts.reconciliations import (
     DailyView,
     DayAlreadyClosed,
+    DayNotBegun,
     DayNotOver,
     DayNotReady,
     DayOutOfOrder,
@@ -31,7 +32,7 @@ from tests.conftest import BOREALIS
 from tests.services.ledger.conftest import THRESHOLD, change, post_all, result_of, single
 from tests.services.ledger.orders import add_merchants, create, events, fund, refund, settle
 from tests.services.ledger.past import turn_clock
-from tests.services.ledger.worlds import ALICE, add_channel, add_order, add_record, reconcile
+from tests.services.ledger.worlds import ALICE, add_channel, add_order, add_record, open_ones, reconcile
 
 DAY = date(2026, 10, 20)
 NOON = datetime(2026, 10, 20, 12, tzinfo=UTC)
@@ -54,8 +55,9 @@ def monthly(session: Session, first: date = date(2026, 10, 1), *, passport: Pass
 
 
 def rows(session: Session, check: str, day: date = DAY, *, passport: Passport = ALICE, **terms: Any) -> list[Any]:
-    asked: dict[str, Any] = {"currency": None, "channel": None, "is_all": False, "limit": 500, "cursor": None} | terms
-    page = list_daily_check_rows(session, passport, day=day, check=check, zone_name="UTC", threshold=THRESHOLD, **asked)
+    asked: dict[str, Any] = {"currency": None, "channel": None, "is_all": False, "limit": 500, "cursor": None}
+    asked |= {"zone_name": "UTC"} | terms
+    page = list_daily_check_rows(session, passport, day=day, check=check, threshold=THRESHOLD, **asked)
     return page["items"]
 
 
@@ -460,6 +462,51 @@ def test_nothing_falls_between_days_that_are_closed_in_two_time_zones(session: S
     assert second["ends_at"] == "2026-10-21T16:00:00Z"
     third = daily(session, DAY + timedelta(days=2), zone_name="UTC")
     assert third["closed_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("UTC", "America/New_York"), ("UTC", "Asia/Shanghai"), ("Asia/Shanghai", "UTC"), ("Asia/Kathmandu", "UTC")],
+)
+def test_what_happens_about_a_change_of_the_zone_is_reconciled_and_counted_on_one_day(
+    session: Session, before: str, after: str
+) -> None:
+    first, last = DAY, DAY + timedelta(days=1)
+    days = [DAY + timedelta(days=off) for off in range(-2, 5)]
+    starts_at, _ = day_bounds(first, before)
+    instants = [starts_at + timedelta(hours=hour, minutes=7) for hour in range(-30, 78, 3)]
+    for number, at in enumerate(instants):
+        turn_clock(session, at)
+        create(session, order_no=f"r-{number}", kind="recharge", amount="1.00")
+        settle(session, f"r-{number}")
+    for day in (first, last):
+        close(session, day, force=True, zone_name=before)
+    runs = [reconcile(session, day, zone_name=after) for day in days]
+    assert sum(run["orders"] for run in runs) == len(instants)
+    assert [run["timezone"] for run in runs] == [after] * 2 + [before] * 2 + [after] * 3
+    assert len(open_ones(session)) == len(instants)
+    views = [daily(session, day, zone_name=after) for day in days]
+    recharged = [Decimal(view["figures"][0]["recharge"]) if view["figures"] else Decimal(0) for view in views]
+    assert recharged == [run["orders"] for run in runs]
+    assert [view["after_close"] for view in views] == [[]] * len(days)
+    assert [failing(view).get("recharge_total", "0.00") for view in views] == [f"{run['orders']}.00" for run in runs]
+    assert [len(rows(session, "recharge_total", day, zone_name=after)) for day in days] == [r["orders"] for r in runs]
+
+
+def test_a_day_has_begun_where_the_last_closed_one_ended(session: Session) -> None:
+    now, day = utc_now(), utc_now().date()
+    sealed = {"day": day, "starts_at": now - timedelta(days=1), "ends_at": now - timedelta(minutes=1)}
+    session.execute(
+        sa.text(
+            "insert into closed_days (day, zone_name, starts_at, ends_at, totals, digest, reason, actor_id, actor_name,"
+            " request_id) values (:day, 'Asia/Shanghai', :starts_at, :ends_at, '[]', '', 'x', 'u', 'U', 'r')"
+        ),
+        sealed,
+    )
+    add_order(session, "now", at=now)
+    assert reconcile(session, day + timedelta(days=1))["orders"] == 1
+    with pytest.raises(DayNotBegun):
+        reconcile(session, day + timedelta(days=2))
 
 
 @pytest.mark.parametrize(
