@@ -16,10 +16,10 @@ from gateway.parsing import body_of
 from gateway.rpc import call
 from gateway.schemas.channels import CallbackSchema, ChannelQuery, PaymentSchema, UpstreamAnswerSchema
 from gateway.terms import View, declare, needs, public, within
-from shared.contracts.channels import CallbackRefused
+from shared.contracts.channels import CALLBACK_BYTES_MAX, CallbackRefused, CallbackTooLarge
 from shared.errors import RateLimited
 
-SIGNATURE_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+SIGNATURE_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature", "stripe-signature")
 AT_ONCE_MAX = 16  # the rest of a crowd waits here, where waiting is cheap, and leaves the ledger to others
 WAIT_SECONDS_MAX = 5.0
 DEADLINE_SECONDS = 25.0  # a platform that is asked may take eight, and its turn may come after another's
@@ -49,6 +49,8 @@ def _through_the_door() -> Iterator[None]:
 
 
 def _body() -> str:
+    if (request.content_length or 0) > CALLBACK_BYTES_MAX:
+        raise CallbackTooLarge
     try:
         return body_of(request).decode()
     except UnicodeDecodeError:
@@ -58,7 +60,7 @@ def _body() -> str:
 def _takes_signed_body(view: View) -> View:
     """Document the body and the headers that sign it; it is passed on as it came, since that is what is signed."""
     headers = [
-        {"in": "header", "name": name, "required": True, "schema": {"type": "string", "maxLength": HEADER_LENGTH_MAX}}
+        {"in": "header", "name": name, "schema": {"type": "string", "maxLength": HEADER_LENGTH_MAX}}
         for name in SIGNATURE_HEADERS
     ]
     body = {"required": True, "content": {"application/json": {"schema": PaymentSchema}}}
@@ -72,7 +74,11 @@ def _takes_signed_body(view: View) -> View:
 @_takes_signed_body
 @blueprint.response(200, CallbackSchema)
 def receive_callback(code: str) -> Any:
-    """Take a payment platform's word on a payment, signed per Standard Webhooks; delivered again, the same answer."""
+    """Take a payment platform's word on a payment; delivered again, the same answer.
+
+    It is signed per Standard Webhooks in the first three headers. A channel of kind `stripe` takes Stripe's own events
+    too, in whose place `stripe-signature` stands.
+    """
     headers = {name: request.headers.get(name, "")[:HEADER_LENGTH_MAX] for name in SIGNATURE_HEADERS}
     with _through_the_door():
         return call("ledger", "receive_callback", code=code, headers=headers, body=_body())

@@ -116,11 +116,11 @@ class PaymentSchema(Schema):
 
 
 class CallbackSchema(Schema):
-    """What a callback came to."""
+    """What a callback came to. One that is `ignored` names no order's payment."""
 
     outcome = fields.Word(CALLBACK_OUTCOMES, required=True)
-    order_no = fields.Text(required=True)
-    upstream_ref = fields.Text(required=True)
+    order_no = fields.Text(required=True, allow_none=True)
+    upstream_ref = fields.Text(required=True, allow_none=True)
 
 
 class UpstreamAnswerSchema(Schema):

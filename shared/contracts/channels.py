@@ -19,9 +19,10 @@ from shared.events import Event
 
 CHANNEL_KINDS: Final = ("statement", "http", "stripe")
 CHANNEL_STATUSES: Final = ("active", "disabled")
+CALLBACK_BYTES_MAX: Final = 65_536
 CALLBACK_OUTCOMES: Final = (
     "settled", "failed", "already", "noted", "unknown_order", "mismatched", "contradicted", "not_confirmed",
-    "not_covered",
+    "not_covered", "ignored",
 )  # fmt: skip
 
 
@@ -47,11 +48,14 @@ class ChannelPage(TypedDict):
 
 
 class CallbackView(TypedDict):
-    """What a callback came to, in one word of `CALLBACK_OUTCOMES`; delivered again, the same."""
+    """What a callback came to, in one word of `CALLBACK_OUTCOMES`; delivered again, the same.
+
+    One that is `ignored` names no order and no payment.
+    """
 
     outcome: str
-    order_no: str
-    upstream_ref: str
+    order_no: str | None
+    upstream_ref: str | None
 
 
 class UpstreamAnswerView(TypedDict):

@@ -4,8 +4,6 @@ import hmac
 import re
 import socket
 import time
-from datetime import datetime
-from typing import Any
 
 import orjson
 from flask import Blueprint, Flask, Response, jsonify, request
@@ -16,12 +14,9 @@ from simulators.payment_platform.control import control
 from simulators.payment_platform.current import faults, install, secret, state
 from simulators.payment_platform.delivery import sign
 from simulators.payment_platform.faults import Fault
-from simulators.payment_platform.state import Payment
 from simulators.payment_platform.statements import FORMATS, day_of
+from simulators.payment_platform.stripe import STRIPE_ACCOUNT, intent_of
 
-STRIPE_ACCOUNT = "stripe"
-ZERO_DECIMAL = ("JPY", "KRW")
-_STRIPE_STATUSES = {"success": "succeeded", "refunded": "succeeded", "failed": "canceled", "pending": "processing"}
 _SEARCHED = re.compile(r"metadata\['order_no'\]:'([^']+)'")
 
 platform_api = Blueprint("platform_api", __name__)
@@ -80,18 +75,18 @@ def search_payment_intents() -> ResponseReturnValue:
         return refusal
     match = _SEARCHED.fullmatch(request.args.get("query", ""))
     found = state().of_order(STRIPE_ACCOUNT, match.group(1)) if match else []
-    intents = [_intent(payment) for payment in found]
+    intents = [intent_of(payment) for payment in found]
     return jsonify({"object": "search_result", "data": intents, "has_more": False, "url": "/v1/payment_intents/search"})
 
 
 @platform_api.get("/v1/payment_intents/<upstream_ref>")
-def retrieve_payment_intent(upstream_ref: str) -> ResponseReturnValue:
+def retrieve_paymentintent_of(upstream_ref: str) -> ResponseReturnValue:
     """Answer as Stripe does: one PaymentIntent."""
     refusal = _stripe_refusal()
     if refusal is not None:
         return refusal
     try:
-        return jsonify(_intent(state().payment(STRIPE_ACCOUNT, upstream_ref)))
+        return jsonify(intent_of(state().payment(STRIPE_ACCOUNT, upstream_ref)))
     except KeyError:
         error = {"type": "invalid_request_error", "code": "resource_missing", "message": "No such payment_intent"}
         return jsonify({"error": error}), 404
@@ -102,28 +97,6 @@ def _stripe_refusal() -> ResponseReturnValue | None:
     if not hmac.compare_digest(given.encode(), f"Bearer {secret()}".encode()):
         return jsonify({"error": {"type": "invalid_request_error", "message": "Invalid API Key provided"}}), 401
     return _suffer(faults().take("query", STRIPE_ACCOUNT))
-
-
-def _intent(payment: Payment) -> dict[str, Any]:
-    at = int(datetime.fromisoformat(payment.time).timestamp())
-    settlement = {
-        "id": f"txn_{payment.upstream_ref}", "object": "balance_transaction",
-        "fee": _units(payment.fee, payment.currency), "currency": payment.currency.lower(),
-    }  # fmt: skip
-    charge = {
-        "id": f"ch_{payment.upstream_ref}", "object": "charge", "created": at,
-        "refunded": payment.status == "refunded", "balance_transaction": settlement,
-    }  # fmt: skip
-    return {
-        "id": payment.upstream_ref, "object": "payment_intent", "amount": _units(payment.amount, payment.currency),
-        "currency": payment.currency.lower(), "status": _STRIPE_STATUSES[payment.status], "created": at,
-        "metadata": {"order_no": payment.order_no or ""}, "latest_charge": charge,
-    }  # fmt: skip
-
-
-def _units(amount: str, currency: str) -> int:
-    whole, _, fraction = amount.partition(".")
-    return int(whole) if currency in ZERO_DECIMAL else int(whole + fraction.ljust(2, "0"))
 
 
 def _suffer(met: dict[str, Fault]) -> ResponseReturnValue | None:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from standardwebhooks import Webhook
 
 from simulators.payment_platform.faults import Fault
 from simulators.payment_platform.state import Payment
+from simulators.payment_platform.stripe import STRIPE_ACCOUNT, event_of, sign_event
 
 ATTEMPTS_MAX = 6
 FIRST_PAUSE_SECONDS = 0.2
@@ -96,26 +97,28 @@ class Courier:
             return [], "dropped"
         if "delay" in faults:
             time.sleep(faults["delay"].delay_seconds)
-        said = payment.content()
+        said = payment
         if "wrong_amount" in faults:
-            said["amount"] = f"{payment.amount}1" if "." not in payment.amount else f"9{payment.amount}"
+            said = replace(said, amount=f"{said.amount}1" if "." not in said.amount else f"9{said.amount}")
         attempts, outcome = self._send(http, url, message_id, said, is_forged="bad_signature" in faults)
         if "out_of_order" in faults:
             earlier = datetime.fromisoformat(payment.time) - timedelta(minutes=1)
-            older = {**said, "status": "pending", "time": earlier.isoformat().replace("+00:00", "Z")}
+            older = replace(said, status="pending", time=earlier.isoformat().replace("+00:00", "Z"))
             attempts += self._send(http, url, self._new_id(), older, is_forged=False)[0]
         return attempts, outcome
 
     def _send(
-        self, http: urllib3.PoolManager, url: str, message_id: str, said: dict[str, Any], *, is_forged: bool
+        self, http: urllib3.PoolManager, url: str, message_id: str, said: Payment, *, is_forged: bool
     ) -> tuple[list[int], str]:
-        body = orjson.dumps(said)
+        is_stripes = said.account == STRIPE_ACCOUNT
+        body = event_of(said, message_id) if is_stripes else orjson.dumps(said.content())
         attempts: list[int] = []
         pause = FIRST_PAUSE_SECONDS
         for _ in range(ATTEMPTS_MAX):
-            headers = sign(self._secret, message_id, body) | {"Content-Type": "application/json"}
+            signature = sign_event(self._secret, body) if is_stripes else sign(self._secret, message_id, body)
             if is_forged:
-                headers["webhook-signature"] = "v1,Zm9yZ2Vk"
+                signature = {name: value[:-4] + "AAAA" for name, value in signature.items()}
+            headers = signature | {"Content-Type": "application/json"}
             try:
                 answer = http.request("POST", url, body=body, headers=headers, redirect=False)
             except urllib3.exceptions.HTTPError:

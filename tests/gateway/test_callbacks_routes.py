@@ -6,7 +6,7 @@ import pytest
 
 from gateway.api import callbacks
 from gateway.failures import FAILURES_MAX, WINDOW_SECONDS, Failures
-from shared.contracts.channels import CallbackRefused, CallbackTooLarge, ChannelUnreachable
+from shared.contracts.channels import CALLBACK_BYTES_MAX, CallbackRefused, CallbackTooLarge, ChannelUnreachable
 
 PATH = "/api/v1/channels/alipay/callbacks"
 HEADERS = {"webhook-id": "msg_1", "webhook-timestamp": "1763971200", "webhook-signature": "v1,c2ln"}
@@ -28,7 +28,7 @@ def test_body_reaches_the_ledger_as_it_came_and_without_a_sign_in(gateway: Any, 
     answer = send(gateway.nobody)
     assert (answer.status_code, answer.json) == (200, ANSWER)
     [call] = services.calls_of("ledger", "receive_callback")
-    assert call.arguments == {"code": "alipay", "headers": HEADERS, "body": BODY.decode()}
+    assert call.arguments == {"code": "alipay", "headers": HEADERS | {"stripe-signature": ""}, "body": BODY.decode()}
     assert (call.passport.actor_id, dict(call.passport.permissions)) == ("anonymous", {})
 
 
@@ -40,9 +40,27 @@ def test_missing_headers_are_passed_on_as_nothing(gateway: Any, services: Any) -
     assert set(call.arguments["headers"].values()) == {""}
 
 
+def test_signature_of_stripe_is_passed_on_and_an_event_may_be_ignored(gateway: Any, services: Any) -> None:
+    ignored = {"outcome": "ignored", "order_no": None, "upstream_ref": None}
+    services.answer("ledger", "receive_callback", ignored)
+    answer = gateway.nobody.post(PATH, data=BODY, headers={"Stripe-Signature": "t=1,v1=ab"})
+    assert (answer.status_code, answer.json) == (200, ignored)
+    [call] = services.calls_of("ledger", "receive_callback")
+    assert call.arguments["headers"]["stripe-signature"] == "t=1,v1=ab"
+
+
+def test_header_that_stands_twice_is_passed_on_as_one(gateway: Any, services: Any) -> None:
+    services.answer("ledger", "receive_callback", CallbackRefused())
+    headers = [*HEADERS.items(), ("webhook-id", "msg_2")]
+    assert gateway.nobody.post(PATH, data=BODY, headers=headers).status_code == 401
+    [call] = services.calls_of("ledger", "receive_callback")
+    assert call.arguments["headers"]["webhook-id"] == "msg_1, msg_2"
+
+
 def test_body_that_is_no_text_or_too_large_reaches_nobody(gateway: Any, services: Any) -> None:
     assert send(gateway.nobody, b"\xff\xfe").status_code == 400
-    assert send(gateway.nobody, b"x" * (1024 * 1024 + 1)).status_code == 413
+    for size in (CALLBACK_BYTES_MAX + 1, 1024 * 1024 + 1):
+        assert send(gateway.nobody, b"x" * size).status_code == 413
     assert services.calls_of("ledger", "receive_callback") == []
 
 

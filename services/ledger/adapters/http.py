@@ -46,7 +46,9 @@ def _read(reply: Reply, channel: Channel, *, secret: str, question_id: str, orde
     try:
         content = orjson.loads(reply.body)
         found = content["payments"]
-        payments = [read_payment(p, statuses=channel.statuses, default_time=signed_at) for p in found[:PAYMENTS_MAX]]
+        if type(found) is not list or len(found) > PAYMENTS_MAX:
+            raise TypeError("not so many payments as an order has")
+        payments = [read_payment(p, statuses=channel.statuses, default_time=signed_at) for p in found]
     except (orjson.JSONDecodeError, KeyError, TypeError, InvalidRequest):
         return fault("The answer cannot be read.")
     if any(payment.order_no != order_no for payment in payments):

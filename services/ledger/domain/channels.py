@@ -30,6 +30,7 @@ _DATE_FORMAT = re.compile(r"(?:%[YymdHMSfzbBIpjT]|[^%\x00-\x1f]){1,60}")
 _PERCENT = re.compile(r"(0|[1-9][0-9]{0,2})(\.[0-9]{1,4})?")
 _STRIPE_KEY = re.compile(r"[!-~]{8,255}")
 _WHSEC: Final = "whsec_"
+_STRIPE_SECRET = re.compile(r"whsec_[A-Za-z0-9]{24,190}")
 
 # What a channel of each kind needs, secrets among it. Callbacks need `callback_secrets` whatever the kind is.
 _REQUIRED: Final[dict[str, tuple[str, ...]]] = {
@@ -91,6 +92,8 @@ def check_config(
         try:
             if name == "base_url":
                 place_of(_text(value), allowed)
+            elif name == CALLBACK_SECRETS:
+                _check_callback_secrets(value, _check_stripe_secret if kind == "stripe" else _check_secret)
             else:
                 check(value)
         except AddressRefused as refused:
@@ -125,11 +128,17 @@ def _text(value: Any) -> str:
     return value
 
 
-def _check_callback_secrets(value: Any) -> None:
+def _check_callback_secrets(value: Any, check: Callable[[Any], None]) -> None:
     if type(value) is not list or not 1 <= len(value) <= CALLBACK_SECRETS_MAX:
         raise ValueError(f"Must be a list of 1 to {CALLBACK_SECRETS_MAX} secrets.")
     for secret in value:
-        _check_secret(secret)
+        check(secret)
+
+
+def _check_stripe_secret(value: Any) -> None:
+    """Take a secret as Stripe makes them, which is no base64, or as Standard Webhooks writes it."""
+    if not _STRIPE_SECRET.fullmatch(_text(value)):
+        _check_secret(value)
 
 
 def _check_secret(value: Any) -> None:
@@ -201,7 +210,7 @@ def _one_of(*words: str) -> Callable[[Any], None]:
 
 _CHECKS: Final[dict[str, Callable[[Any], object]]] = {
     "base_url": _text,
-    CALLBACK_SECRETS: _check_callback_secrets,
+    CALLBACK_SECRETS: lambda value: value,
     QUERY_SECRET: _check_secret,
     API_KEY: _check_api_key,
     "fee_percent": check_fee_percent,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -12,7 +12,9 @@ from shared.errors import InvalidRequest
 from shared.money import format_minor, parse_minor
 from shared.times import parse_rfc3339
 
-PAYMENTS_MAX: Final = 20
+PAYMENTS_MAX: Final = 100  # of one order, in one answer
+PAID: Final = frozenset({"success", "refunded"})
+AHEAD_MAX: Final = timedelta(days=1)  # clocks and their zones differ, and not by more
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,22 @@ class Order(Protocol):
     upstream_ref: str | None
 
 
+class Record(Protocol):
+    """What is known of a payment, once what was said of it is kept."""
+
+    order_no: str | None
+    status: str
+    voided_by: str | None
+
+
 class Outcome(StrEnum):
     """What a message about a payment came to.
 
-    settled, failed: the order followed it. already: it had before. noted: nothing follows yet. unknown_order: it names
-    no order of ours in this channel. mismatched: amount or currency are not the order's. contradicted: the order is in
-    a state that this cannot lead from, or was paid by another payment. not_confirmed: the platform, when asked, says
-    otherwise. not_covered: the order's account does not cover it.
+    settled, failed: the order followed it. already: it had before. noted: nothing follows yet, or any more.
+    unknown_order: it names no order of ours in this channel. mismatched: amount or currency are not the order's.
+    contradicted: the order is in a state that this cannot lead from, or was paid by another payment, or the payment
+    paid another order. not_confirmed: the platform, when asked, says otherwise. not_covered: the order's account does
+    not cover it. ignored: it tells of no order's payment.
     """
 
     SETTLED = "settled"
@@ -55,6 +66,7 @@ class Outcome(StrEnum):
     CONTRADICTED = "contradicted"
     NOT_CONFIRMED = "not_confirmed"
     NOT_COVERED = "not_covered"
+    IGNORED = "ignored"
 
 
 _PAID: Final = frozenset({"settled", "partially_refunded", "refunded"})
@@ -64,6 +76,7 @@ def read_payment(content: Any, *, statuses: Mapping[str, str], default_time: dat
     """Return the payment that a platform's JSON describes. Fields beyond ours are passed over.
 
     statuses: the platform's words to ours; a word of ours is understood beside them.
+    default_time: when it was said, which is the time of what names none.
     Raises: InvalidRequest, InvalidMoney.
     """
     if type(content) is not dict:
@@ -93,7 +106,7 @@ def payment_that_leads(payments: Sequence[Payment]) -> Payment | None:
     A first attempt that failed says nothing while a second is under way.
     """
     by_time = sorted(payments, key=lambda payment: payment.occurred_at)
-    paid = [payment for payment in by_time if payment.status in ("success", "refunded")]
+    paid = [payment for payment in by_time if payment.status in PAID]
     pending = [payment for payment in by_time if payment.status == "pending"]
     return next(iter(paid or reversed(pending or by_time)), None)
 
@@ -125,6 +138,17 @@ def outcome_of(order: Order | None, payment: Payment) -> Outcome:
     return Outcome.ALREADY if is_same else Outcome.CONTRADICTED
 
 
+def outcome_beside(record: Record, payment: Payment) -> Outcome:
+    """Return what a payment that would settle its order comes to, beside what is known of it.
+
+    One that paid another order settles no second one, nor does one that a correction judged to count for nothing. What
+    failed or was given back after this was said does not come back to life.
+    """
+    if record.order_no != payment.order_no or record.voided_by is not None:
+        return Outcome.CONTRADICTED
+    return Outcome.NOTED if record.status in ("failed", "refunded") else Outcome.SETTLED
+
+
 def payment_view(payment: Payment) -> dict[str, Any]:
     """Return a payment as events tell of it."""
     return {
@@ -147,6 +171,9 @@ def _time(content: Mapping[str, Any], default: datetime) -> datetime:
     if text is None:
         return default
     try:
-        return parse_rfc3339(text)
+        time = parse_rfc3339(text)
     except (TypeError, ValueError, OverflowError):
         raise InvalidRequest.of_field("time", "A time is RFC 3339 with an offset.") from None
+    if time > default + AHEAD_MAX:  # nothing could be said of the payment any more that is not older
+        raise InvalidRequest.of_field("time", "This time is still to come.")
+    return time

@@ -12,15 +12,25 @@ from sqlalchemy.orm import Session
 from services.ledger.adapters import ask
 from services.ledger.adapters.answers import Answer, Channel
 from services.ledger.cipher import ChannelCipher
-from services.ledger.domain.payments import Outcome, Payment, differing, outcome_of, payment_that_leads, payment_view
+from services.ledger.domain.payments import (
+    Outcome,
+    Payment,
+    differing,
+    outcome_beside,
+    outcome_of,
+    payment_that_leads,
+    payment_view,
+)
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.models.callbacks import upstream_answers
 from services.ledger.models.channels import channels
 from services.ledger.models.orders import orders
+from services.ledger.models.statements import upstream_records
 from services.ledger.usecases.orders import fail_order, settle_order
 from shared import outbox
 from shared.contracts.channels import UpstreamReported
 from shared.contracts.ledger import BalanceTooLarge, InsufficientBalance, OrderPostedBefore
+from shared.masking import MASK
 from shared.passport import Passport, service_passport
 from shared.rpc.wire import Call, current_call
 
@@ -28,7 +38,13 @@ log = structlog.get_logger(__name__)
 
 _RANK: Final = "array_position(array['pending', 'failed', 'success', 'refunded'], {}.status)"
 
-# As a statement's row is: over what is known, unless it says nothing new, and never back in time.
+# What is said of one payment is taken in turn, whichever orders it is said of.
+_LOCK_PAYMENT: Final = sa.text(
+    "select pg_advisory_xact_lock(hashtextextended('payment ' || :channel || ' ' || :upstream_ref, 0))"
+)
+
+# As a statement's row is: over what is known, unless it says nothing new, and never back in time. Whatever a platform
+# says by itself, it stays with the order that it paid: only its books, a statement, take it away from there.
 _RECORD: Final = sa.text(
     f"""
     insert into upstream_records as r
@@ -42,6 +58,9 @@ _RECORD: Final = sa.text(
            (excluded.order_no, excluded.amount, coalesce(:fee, r.fee), excluded.currency, excluded.status,
             excluded.occurred_at)
        and (excluded.occurred_at, {_RANK.format("excluded")}) >= (r.occurred_at, {_RANK.format("r")})
+       and (r.order_no is not distinct from excluded.order_no
+            or not exists (select from orders where order_no = r.order_no and channel = r.channel
+                              and upstream_ref = r.upstream_ref and settled_at is not null))
     """
 ).bindparams(sa.bindparam("fee", type_=sa.BigInteger))
 
@@ -117,7 +136,7 @@ def ask_channel(
         "order_no": order_no,
         "asked_for": asked_for,
         "status_code": answer.status_code,
-        "body": answer.body,
+        "body": _without_secrets(answer.body, channel),
         "fault": answer.fault,
         "request_id": current_call.get().passport.request_id,
     }
@@ -125,6 +144,14 @@ def ask_channel(
     if answer.fault is not None:
         log.warning("a platform gives no proper answer", channel=channel.code, fault=answer.fault)
     return answer
+
+
+def _without_secrets(body: bytes, channel: Channel) -> bytes:
+    """Return an answer as it may be kept and shown: a platform may say back what it was told."""
+    secrets = [word for value in channel.secrets.values() for word in ([value] if isinstance(value, str) else value)]
+    for secret in secrets:
+        body = body.replace(secret.encode(), MASK.encode())
+    return body
 
 
 def take_answer(
@@ -159,11 +186,14 @@ def take_report(
     Returns: what followed. Money moves only where the order is pending and amount and currency are its own.
     Emits: UpstreamReported, unless it says what was known; OrderSettled, BalancesChanged, LargeChangeDetected,
     or OrderFailed.
-    Locks: the order's account.
+    Locks: the payment's number; the order's account.
     """
     payment = report.payment
+    session.execute(_LOCK_PAYMENT, {"channel": channel.code, "upstream_ref": payment.upstream_ref})
     is_news = _keep_record(session, channel, report)
     outcome = outcome_of(order, payment)
+    if outcome is Outcome.SETTLED:
+        outcome = outcome_beside(_record(session, channel, payment), payment)
     if outcome is Outcome.SETTLED:
         outcome = _settle(session, passport, payment, threshold)
     elif outcome is Outcome.FAILED:
@@ -204,6 +234,12 @@ def _settle(session: Session, passport: Passport, payment: Payment, threshold: T
         return Outcome.CONTRADICTED
     savepoint.commit()
     return Outcome.SETTLED
+
+
+def _record(session: Session, channel: Channel, payment: Payment) -> Any:
+    c = upstream_records.c
+    query = sa.select(upstream_records).where(c.channel == channel.code, c.upstream_ref == payment.upstream_ref)
+    return session.execute(query).one()
 
 
 def _keep_record(session: Session, channel: Channel, report: Report) -> bool:

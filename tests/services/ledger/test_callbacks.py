@@ -1,9 +1,13 @@
 """Callbacks on a real database: signed, once, compared with the order, confirmed where the platform can be asked."""
 
+import gzip
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from threading import BoundedSemaphore
 from typing import Any
 
 import pytest
@@ -11,11 +15,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.ledger.queries.upstream_answers import list_upstream_answers
+from services.ledger.signatures import sign
 from services.ledger.usecases import callbacks, channels
 from services.ledger.verification import prove
-from shared.contracts.channels import CallbackRefused, CallbackTooLarge, ChannelUnreachable
+from shared.contracts.channels import CALLBACK_BYTES_MAX, CallbackRefused, CallbackTooLarge, ChannelUnreachable
 from shared.contracts.ledger import OrderNotFound
 from shared.errors import InvalidRequest, ServiceError
+from shared.rpc.wire import current_call
 from tests.conftest import AURORA, BOREALIS, person
 from tests.services.ledger.channels import CIPHER, SECRET, new_secret, register
 from tests.services.ledger.conftest import THRESHOLD, Books, own_database
@@ -139,6 +145,16 @@ def test_message_delivered_again_gets_the_same_answer_and_does_nothing(books: Ca
     assert len(books.told()) == 1
 
 
+def test_other_body_under_a_known_id_is_another_message(books: CallbackBooks) -> None:
+    first, second = books.order(), books.order()
+    assert books.receive(payment(first), webhook_id="msg_a")["outcome"] == "settled"
+    answer = books.receive(payment(second), webhook_id="msg_a")
+    assert answer == {"outcome": "settled", "order_no": second, "upstream_ref": f"up-{second}"}
+    assert books.receive(payment(second), webhook_id="msg_a")["outcome"] == "already"
+    assert books.receive(payment(first), webhook_id="msg_a")["outcome"] == "settled"
+    assert books.rows("select count(*) from entries") == [(2,)]
+
+
 @pytest.mark.parametrize(
     ("signing", "headers"),
     [
@@ -196,7 +212,11 @@ def test_secret_is_changed_without_a_gap(books: CallbackBooks) -> None:
         payment("x", amount=10), payment("x", amount="10.001"), payment("x", amount="-1.00"),
         payment("x", currency="XXQ"), payment("x", status="paid"), payment("x", status=None),
         payment("x", upstream_ref=None), payment("x", upstream_ref="a b"), payment("a/b"),
-        payment("x", time="yesterday"), payment("x", fee=1),
+        payment("x", time="yesterday"), payment("x", fee=1), payment("x", time="9999-12-31T23:59:59Z"),
+        payment("x", time="0001-01-01T00:00:00+23:59"), payment("x", amount="1e3"), payment("x", amount="NaN"),
+        payment("x", amount="9" * 30), payment("x", amount=True),
+        '{"order_no":"x","upstream_ref":"u","status":"success","amount":NaN,"currency":"CNY"}',
+        "[" * 60_000, "\ufeff{}", '"\\ud800"',
     ],
 )  # fmt: skip
 def test_signed_body_that_cannot_be_read_is_invalid(books: CallbackBooks, content: Any) -> None:
@@ -207,7 +227,7 @@ def test_signed_body_that_cannot_be_read_is_invalid(books: CallbackBooks, conten
 
 def test_body_that_is_too_large_is_refused_unread(books: CallbackBooks) -> None:
     with pytest.raises(CallbackTooLarge):
-        books.receive(payment("x", note="x" * callbacks.BODY_BYTES_MAX))
+        books.receive(payment("x", note="x" * CALLBACK_BYTES_MAX))
 
 
 def test_platforms_words_are_understood(books: CallbackBooks) -> None:
@@ -278,6 +298,62 @@ def test_late_word_does_not_go_over_a_newer_one(books: CallbackBooks) -> None:
     assert books.rows("select status, fee from upstream_records") == [("success", 6)]
     books.receive(payment(number, status="refunded", time="2026-11-24T09:00:00Z"))
     assert books.rows("select status, fee from upstream_records") == [("refunded", 6)]
+
+
+def test_success_that_comes_after_its_refund_credits_nothing(books: CallbackBooks) -> None:
+    number = books.order()
+    refunded = payment(number, status="refunded", time="2026-11-24T09:00:00Z")
+    assert books.receive(refunded)["outcome"] == "contradicted"
+    assert books.receive(payment(number))["outcome"] == "noted"
+    assert (books.status(number), books.rows("select * from entries")) == ("pending", [])
+    assert books.rows("select status from upstream_records") == [("refunded",)]
+
+
+def test_payment_that_was_not_covered_settles_when_it_is_told_again(books: CallbackBooks) -> None:
+    number = books.order(kind="payment")
+    assert books.receive(payment(number))["outcome"] == "not_covered"
+    books.run(lambda session: fund(session, "10.00"))
+    assert books.receive(payment(number))["outcome"] == "settled"
+
+
+def test_one_payment_settles_one_order_however_many_it_is_said_of(books: CallbackBooks) -> None:
+    first, second = books.order(), books.order()
+    assert books.receive(payment(first, upstream_ref="one"))["outcome"] == "settled"
+    for minute in range(3):
+        said = payment(second, upstream_ref="one", time=f"2026-11-24T09:0{minute}:00Z")
+        assert books.receive(said)["outcome"] == "contradicted"
+    assert (books.status(first), books.status(second)) == ("settled", "pending")
+    assert books.records() == [("one", first, 1000, "success", "callback")]
+
+
+def test_one_payment_said_of_many_orders_at_once_settles_one(books: CallbackBooks) -> None:
+    numbers = [books.order() for _ in range(12)]
+    contexts = [copy_context() for _ in numbers]
+
+    def deliver(pair: Any) -> str:
+        context, number = pair
+        return str(context.run(lambda: books.receive(payment(number, upstream_ref="one"))["outcome"]))
+
+    with ThreadPoolExecutor(12) as pool:
+        outcomes = list(pool.map(deliver, zip(contexts, numbers, strict=True)))
+    assert sorted(outcomes) == ["contradicted"] * 11 + ["settled"]
+    assert books.rows("select count(*), sum(amount) from entries") == [(1, 1000)]
+
+
+def test_payment_whose_order_was_named_wrongly_settles_the_right_one(books: CallbackBooks) -> None:
+    number = books.order()
+    assert books.receive(payment("nobody", upstream_ref="one"))["outcome"] == "unknown_order"
+    assert books.receive(payment(number, upstream_ref="one"))["outcome"] == "settled"
+
+
+def test_payment_that_a_correction_voided_settles_nothing(books: CallbackBooks) -> None:
+    number = books.order(kind="payment")
+    assert books.receive(payment(number))["outcome"] == "not_covered"
+    with books.engine.begin() as connection:
+        connection.execute(sa.text("update upstream_records set voided_by = 'cor_1'"))
+    books.run(lambda session: fund(session, "10.00"))
+    assert books.receive(payment(number))["outcome"] == "contradicted"
+    assert books.status(number) == "pending"
 
 
 def test_platform_that_can_be_asked_is_asked_before_money_is_credited(books: CallbackBooks, platform: QueryApi) -> None:
@@ -354,6 +430,14 @@ def test_forged_callback_leaves_no_record_where_the_platform_denies(books: Callb
     assert [outcome for outcome, _ in books.told()] == ["not_confirmed"]
 
 
+def answered(
+    headers: dict[str, str], body: bytes, more: dict[str, str] | None = None
+) -> tuple[int, dict[str, str], bytes]:
+    """Answer this in place of what was to be answered, signed as it must be."""
+    signature = sign(SECRET, message_id=headers["webhook-id"], body=body, at=datetime.now(UTC))
+    return 200, signature | (more or {}), body
+
+
 def other_question(headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
     return 200, signed(body.decode(), webhook_id="qry_other")[0], body
 
@@ -365,10 +449,37 @@ def other_question(headers: dict[str, str], body: bytes) -> tuple[int, dict[str,
         lambda headers, body: (302, {**headers, "Location": "http://169.254.169.254/"}, body),
         lambda headers, body: (200, {}, body),
         lambda headers, body: (200, headers, body.replace(b"pending", b"success")),
-        lambda headers, body: (200, signed("[]", webhook_id=headers["webhook-id"])[0], b"[]"),
+        lambda headers, body: answered(headers, b"[]"),
+        lambda headers, body: answered(headers, b'{"payments": {}}'),
+        lambda headers, body: answered(headers, b'{"payments": null}'),
+        lambda headers, body: answered(headers, b'{"payments": [[]]}'),
+        lambda headers, body: answered(headers, body.replace(b'"10.00"', b"10.00")),
+        lambda headers, body: answered(headers, body.replace(b'"10.00"', b"NaN")),
+        lambda headers, body: answered(headers, body.replace(b"2026", b"9026")),
+        lambda headers, body: answered(headers, body.replace(b'"order_no":"', b'"order_no":"x')),
+        lambda headers, body: answered(headers, b'{"payments": [' + b",".join([body[13:-2]] * 101) + b"]}"),
+        lambda headers, body: answered(headers, gzip.compress(body), {"Content-Encoding": "gzip"}),
+        lambda headers, body: answered(headers, body + b" " * 300_000),
         other_question,
     ],
-    ids=["error", "redirect", "not signed", "changed", "not an answer", "to another question"],
+    ids=[
+        "error",
+        "redirect",
+        "not signed",
+        "changed",
+        "not an answer",
+        "no list",
+        "null",
+        "no payment",
+        "float",
+        "nan",
+        "time to come",
+        "of another order",
+        "too many",
+        "packed",
+        "too large",
+        "to another question",
+    ],
 )
 def test_platform_that_does_not_answer_properly_is_to_deliver_again(
     books: CallbackBooks, platform: QueryApi, spoil: Any
@@ -383,6 +494,52 @@ def test_platform_that_does_not_answer_properly_is_to_deliver_again(
     assert [fault for (fault,) in books.rows("select fault from upstream_answers")] != [None]
     platform.spoil, platform.payments = None, [payment(number)]
     assert books.receive(payment(number), code="askable", webhook_id="msg_again")["outcome"] == "settled"
+
+
+def test_secret_that_a_platform_says_back_is_not_kept(books: CallbackBooks, platform: QueryApi) -> None:
+    number = books.order(channel="askable")
+    platform.spoil = lambda headers, body: (401, {}, f'{{"error":"bad key {SECRET}"}}'.encode())
+    with pytest.raises(ChannelUnreachable):
+        books.receive(payment(number), code="askable")
+    assert books.rows("select convert_from(body, 'utf8') from upstream_answers") == [('{"error":"bad key ***"}',)]
+
+
+def test_platform_is_not_asked_where_nobody_would_hear_of_it(books: CallbackBooks, platform: QueryApi) -> None:
+    number = books.order(channel="askable")
+    platform.payments = [payment(number)]
+    token = current_call.set(replace(current_call.get(), deadline=time.time() + 7))
+    try:
+        with pytest.raises(ChannelUnreachable):
+            books.receive(payment(number), code="askable")
+    finally:
+        current_call.reset(token)
+    assert platform.asked == []
+
+
+def test_slow_platform_keeps_only_some_callbacks_waiting(
+    books: CallbackBooks, platform: QueryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "ASKING_WAIT_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(callbacks, "_asking", BoundedSemaphore(2))
+    numbers = [books.order(channel="askable") for _ in range(6)]
+    platform.payments = [payment(number) for number in numbers]
+
+    def slow(headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        time.sleep(2)
+        return 200, headers, body
+
+    def deliver(pair: Any) -> str:
+        context, number = pair
+        try:
+            return str(context.run(lambda: books.receive(payment(number), code="askable")["outcome"]))
+        except ChannelUnreachable:
+            return "again"
+
+    platform.spoil = slow
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = list(pool.map(deliver, [(copy_context(), number) for number in numbers]))
+    assert sorted(outcomes) == ["again"] * 4 + ["settled"] * 2
+    assert len(platform.asked) == 2
 
 
 def test_platform_that_may_not_be_called_is_not(books: CallbackBooks, platform: QueryApi) -> None:

@@ -6,7 +6,14 @@ from itertools import permutations
 
 import pytest
 
-from services.ledger.domain.payments import Outcome, Payment, differing, outcome_of, payment_that_leads
+from services.ledger.domain.payments import (
+    Outcome,
+    Payment,
+    differing,
+    outcome_beside,
+    outcome_of,
+    payment_that_leads,
+)
 
 AT = datetime(2026, 11, 24, 8, tzinfo=UTC)
 
@@ -19,6 +26,15 @@ class Order:
     amount: int = 1000
     currency: str = "CNY"
     upstream_ref: str | None = None
+
+
+@dataclass
+class Record:
+    """What is known of a payment."""
+
+    order_no: str | None = "P-1"
+    status: str = "success"
+    voided_by: str | None = None
 
 
 def payment(
@@ -77,3 +93,19 @@ def test_first_that_was_paid_leads_else_what_may_be_yet(payments: list[Payment],
         assert found is not None
         assert found.upstream_ref == leads
     assert payment_that_leads([]) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "outcome"),
+    [
+        (Record(), "settled"),
+        (Record(status="pending"), "settled"),
+        (Record(status="failed"), "noted"),
+        (Record(status="refunded"), "noted"),
+        (Record(order_no="P-2"), "contradicted"),
+        (Record(order_no=None), "contradicted"),
+        (Record(voided_by="cor_1"), "contradicted"),
+    ],
+)
+def test_what_is_known_of_a_payment_stands_beside_what_is_said(record: Record, outcome: str) -> None:
+    assert outcome_beside(record, payment()).value == outcome
