@@ -41,6 +41,8 @@ def _rows_behind(date: str, check: dict[str, Any]) -> str:
     query = {"date": date, "check": check["name"], "currency": check["currency"]}
     if check["channel"] is not None:
         query["channel"] = check["channel"]
+    elif check["unit"] == "amount":  # the other is over all channels
+        query["no_channel"] = "true"
     return f"{API_PREFIX}/reconciliations/daily/rows?{urlencode(query)}"
 
 
@@ -51,7 +53,8 @@ def _rows_behind(date: str, check: dict[str, Any]) -> str:
 @blueprint.listing(CheckRowSchema)
 def list_daily_check_rows(query: dict[str, Any]) -> Listing:
     """List the rows behind a daily check, by order number: those that do not agree, or all."""
-    return listing("ledger", "list_daily_check_rows", **query)
+    channel = {"channel": ""} if query.pop("no_channel", False) else {}
+    return listing("ledger", "list_daily_check_rows", **query | channel)
 
 
 @blueprint.get("/reconciliations/monthly")

@@ -79,12 +79,13 @@ class CheckRowSchema(Schema):
 
 
 class CheckRowQuery(PageQuery):
-    """Which check of which day. `all=true` shows the rows that agree too."""
+    """Which check of which day. `all=true` shows the rows that agree too; `no_channel=true` those of no channel."""
 
     date = fields.Day(required=True)
     check = fields.Word(CHECKS, required=True)
     currency = fields.Currency()
     channel = fields.Identifier()
+    no_channel = fields.QueryBoolean()
     all = fields.QueryBoolean()
 
 

@@ -100,15 +100,16 @@ LARGE_ENTRIES: Final = f"""
      and not exists (select from orders o where o.order_no = e.order_no and o.merchant_id = e.merchant_id)
 """
 
-# The rows behind a check, after a place in the order of their subjects.
+# The rows behind a check, after a place in the order of their subjects: of no channel where that is ''.
 ROWS: Final = """
-    select coalesce(order_no, upstream_ref, '') as subject, currency, coalesce(channel, '') as channel, order_no,
+    select coalesce('o' || order_no, 'r' || upstream_ref, '') as subject, currency,
+           coalesce(channel, '') as channel, order_no,
            min(upstream_ref) as upstream_ref, max(merchant_id) as merchant_id, null::bigint as account_id,
            null::bigint as version, sum(expected) as expected, sum(actual) as actual
       from ({parts}) as part
      where (cast(:currency as text) is null or currency = :currency)
-       and (cast(:channel as text) is null or channel = :channel)
-       and (coalesce(order_no, upstream_ref, ''), currency, coalesce(channel, ''))
+       and (cast(:channel as text) is null or coalesce(channel, '') = :channel)
+       and (coalesce('o' || order_no, 'r' || upstream_ref, ''), currency, coalesce(channel, ''))
            > (cast(:after as text), cast(:after_currency as text), cast(:after_channel as text))
      group by 1, 2, 3, 4
     having :is_all or sum(expected) <> sum(actual)

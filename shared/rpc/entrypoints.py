@@ -92,13 +92,13 @@ def _keep_refusal(session: Session, call: Call, refusal: ServiceError) -> None:
 
 
 def query(permission: str | None) -> Callable[[Any], Any]:
-    """Declare a method that only reads: `(self, session, passport, **arguments)`."""
+    """Declare a method that only reads, all of it at one instant: `(self, session, passport, **arguments)`."""
 
     def decorate(method: Any) -> Any:
         @wraps(method)
         def run(self: Any, call: Call) -> Answer | ServiceError:
             def read(session: Session) -> Answer:
-                session.execute(sa.text("set transaction read only"))
+                session.execute(sa.text("set transaction isolation level repeatable read, read only"))
                 return Answer(method(self, session, call.passport, **call.arguments))
 
             return _in_call(self, call, permission, lambda: self.database.run(read))

@@ -10,6 +10,7 @@ CHECK = {
     "name": "recharge_total", "currency": "CNY", "channel": "ali pay", "unit": "amount", "expected": "2.00",
     "actual": "1.00", "difference": "-1.00", "tolerance": "0", "ok": False,
 }  # fmt: skip
+PLACELESS = CHECK | {"channel": None}
 LARGE = CHECK | {"name": "large_changes", "channel": None, "unit": "count", "expected": "0", "actual": "3"}
 FIGURES = {
     "currency": "CNY", "channel": None, "recharge": "2.00", "withdrawal": "0", "consumption": "1.00", "refund": "0",
@@ -28,20 +29,22 @@ CLOSED = {
 
 def test_a_daily_check_leads_to_the_rows_behind_it(gateway: Any, services: Any) -> None:
     daily = {
-        "date": "2026-11-20", "timezone": "UTC", "closed_at": None, "items": [CHECK, LARGE], "figures": [FIGURES],
-        "after_close": [],
+        "date": "2026-11-20", "timezone": "UTC", "closed_at": None, "items": [CHECK, PLACELESS, LARGE],
+        "figures": [FIGURES], "after_close": [],
     }  # fmt: skip
     services.answer("ledger", "read_daily_checks", daily)
     answer = gateway.dora.get("/api/v1/reconciliations/daily", query_string={"date": "2026-11-20"}).json
-    first, second = answer["items"]
-    assert answer | {"items": [CHECK, LARGE]} == daily
+    first, second, third = answer["items"]
+    assert answer | {"items": [CHECK, PLACELESS, LARGE]} == daily
     services.answer("ledger", "list_daily_check_rows", {"items": [ROW], "next_cursor": None})
     assert gateway.dora.get(first["rows"]).json == {"items": [ROW], "next_cursor": None}
     gateway.dora.get(second["rows"])
+    gateway.dora.get(third["rows"])
     calls = [call.arguments for call in services.calls_of("ledger", "list_daily_check_rows")]
     named = {"date": "2026-11-20", "currency": "CNY", "limit": 50, "cursor": None}
     assert calls == [
         named | {"check": "recharge_total", "channel": "ali pay"},
+        named | {"check": "recharge_total", "channel": ""},
         named | {"check": "large_changes"},
     ]
 

@@ -75,6 +75,14 @@ class SampleService:
         return int(session.execute(sa.text("select count(*) from things")).scalar_one())
 
     @query("cards:read")
+    def count_things_twice(self, session: Session, passport: Passport) -> list[int]:
+        """Count the things before and after somebody else has made one."""
+        counting, making = sa.text("select count(*) from things"), sa.text("insert into things values ('between')")
+        before = session.execute(counting).scalar_one()
+        self.database.run(lambda another: another.execute(making))
+        return [int(before), int(session.execute(counting).scalar_one())]
+
+    @query("cards:read")
     def write_in_query(self, session: Session, passport: Passport) -> None:
         """Try to write where only reading is allowed."""
         session.execute(sa.text("insert into things values ('sly')"))

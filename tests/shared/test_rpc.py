@@ -60,6 +60,12 @@ def test_a_missing_permission_is_named(sample: Sample, bob: Passport) -> None:
     assert refusal.value.extra["missing"] == "cards:operate"
 
 
+def test_a_query_reads_all_of_it_at_one_instant(sample: Sample, alice: Passport) -> None:
+    before, after = sample.client.call("sample", "count_things_twice", passport=alice).result
+    assert before == after
+    assert sample.client.call("sample", "count_things", passport=alice).result == before + 1
+
+
 def test_a_query_cannot_write(sample: Sample, alice: Passport) -> None:
     with pytest.raises(InternalError):
         sample.client.call("sample", "write_in_query", passport=alice)

@@ -171,6 +171,7 @@ def list_daily_check_rows(
 ) -> CheckRowPage:
     """Return one page of the rows behind a check, by order number, cut to the caller's merchants.
 
+    channel: "" is none, as a check of no channel has it.
     is_all: those that agree too, and not only those that do not.
     Raises: InvalidCursor.
     """

@@ -17,6 +17,7 @@ from services.ledger.queries.figures import list_closed_days, read_monthly_figur
 from services.ledger.usecases.closed_days import close_day
 from services.ledger.verification import prove
 from shared.contracts.reconciliations import (
+    CheckRowPage,
     DailyView,
     DayAlreadyClosed,
     DayNotBegun,
@@ -54,11 +55,14 @@ def monthly(session: Session, first: date = date(2026, 10, 1), *, passport: Pass
     return read_monthly_figures(session, passport, first=first, zone_name="UTC")
 
 
-def rows(session: Session, check: str, day: date = DAY, *, passport: Passport = ALICE, **terms: Any) -> list[Any]:
+def page(session: Session, check: str = "recharge_total", day: date = DAY, **terms: Any) -> CheckRowPage:
     asked: dict[str, Any] = {"currency": None, "channel": None, "is_all": False, "limit": 500, "cursor": None}
-    asked |= {"zone_name": "UTC"} | terms
-    page = list_daily_check_rows(session, passport, day=day, check=check, threshold=THRESHOLD, **asked)
-    return page["items"]
+    asked |= {"zone_name": "UTC", "passport": ALICE} | terms
+    return list_daily_check_rows(session, day=day, check=check, threshold=THRESHOLD, **asked)
+
+
+def rows(session: Session, check: str, day: date = DAY, **terms: Any) -> list[Any]:
+    return page(session, check, day, **terms)["items"]
 
 
 def failing(view: DailyView) -> dict[str, str]:
@@ -184,18 +188,38 @@ def test_rows_behind_a_check_come_in_pages_and_sum_to_it(session: Session) -> No
     add_record(session, "u-3", "r-3", at=NOON)
     seen, cursor = [], None
     while True:
-        page = list_daily_check_rows(
-            session, ALICE, day=DAY, check="recharge_total", zone_name="UTC", threshold=THRESHOLD, currency="CNY",
-            channel="alipay", is_all=False, limit=2, cursor=cursor,
-        )  # fmt: skip
-        seen += [row["order_no"] for row in page["items"]]
-        cursor = page["next_cursor"]
+        shown = page(session, currency="CNY", channel="alipay", limit=2, cursor=cursor)
+        seen += [row["order_no"] for row in shown["items"]]
+        cursor = shown["next_cursor"]
         if cursor is None:
             break
     assert seen == ["r-0", "r-1", "r-2", "r-4", "r-5", "r-6"]
     assert failing(daily(session)) == {"recharge_total": "60.00"}
     assert len(rows(session, "recharge_total", is_all=True)) == 7
     assert rows(session, "recharge_total", channel="wechat") == rows(session, "recharge_total", currency="USD") == []
+
+
+def test_rows_behind_a_check_of_no_channel_are_of_none_and_sum_to_it(session: Session) -> None:
+    turn_clock(session, NOON)
+    for order_no, channel in (("r-1", "alipay"), ("r-2", None), ("r-3", None)):
+        create(session, order_no=order_no, kind="recharge", amount="10.00", channel=channel)
+        settle(session, order_no)
+    differences = {check["channel"]: check["difference"] for check in daily(session)["items"] if not check["ok"]}
+    assert differences == {"alipay": "10.00", None: "20.00"}
+    assert [row["order_no"] for row in rows(session, "recharge_total", channel="")] == ["r-2", "r-3"]
+    assert [row["order_no"] for row in rows(session, "recharge_total")] == ["r-1", "r-2", "r-3"]
+
+
+def test_a_record_whose_reference_is_the_number_of_an_order_is_a_row_of_its_own(session: Session) -> None:
+    turn_clock(session, NOON)
+    create(session, order_no="r-1", kind="recharge", amount="10.00")
+    settle(session, "r-1")
+    add_record(session, "r-1", None, at=NOON, amount=300)
+    first = page(session, limit=1)
+    second = page(session, limit=1, cursor=first["next_cursor"])
+    shown = [(row["order_no"], row["upstream_ref"], row["difference"]) for row in first["items"] + second["items"]]
+    assert shown == [("r-1", None, "10.00"), (None, "r-1", "-3.00")]
+    assert second["next_cursor"] is None
 
 
 def test_all_four_checks_are_there_for_a_currency_that_only_the_platform_names(session: Session) -> None:
