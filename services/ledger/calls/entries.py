@@ -55,6 +55,8 @@ class EntryCalls(LedgerDependencies):
     def list_balance_logs(
         self, session: Session, passport: Passport, *, limit: int, cursor: str | None = None, **filters: Any
     ) -> EntryPage:
+        if cursor and all(filters.get(name) is None for name in ("date", "from_time", "to_time")):
+            filters["date"] = queries.day_after(cursor, self.zone_name())
         return queries.list_balance_logs(session, passport, self.log_filter(**filters), limit=limit, cursor=cursor)
 
     @query("ledger:read")

@@ -1,5 +1,6 @@
 """What a balance log is filtered by, checked before it becomes SQL."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -7,10 +8,10 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from services.ledger.domain.balance_types import codes_of
 from shared.errors import InvalidRequest
-from shared.money import BEYOND_ISO_4217, fraction_digits, parse_minor
+from shared.money import AMOUNT_MINOR_MAX, fraction_digits
 
-# Amounts of a filter may be of any currency, so they are read with as many digits as any has.
-_FINEST_CURRENCY = max(BEYOND_ISO_4217, key=BEYOND_ISO_4217.__getitem__)
+# Amounts of a filter may be of any currency: as many digits as any has, and as large as the largest of any.
+_AMOUNT = re.compile(r"[+-]?(0|[1-9][0-9]{0,18})(\.[0-9]{1,6})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +38,9 @@ class LogFilter:
 
     def amount_bounds(self, currency: str) -> tuple[int | None, int | None]:
         """Return the least and the greatest absolute amount in a currency's minor units."""
-        digits = fraction_digits(currency)
-        least = None if self.min_amount is None else self.min_amount.scaleb(digits)
-        greatest = None if self.max_amount is None else self.max_amount.scaleb(digits)
         return (
-            None if least is None else int(least.to_integral_value(ROUND_CEILING)),
-            None if greatest is None else int(greatest.to_integral_value(ROUND_FLOOR)),
+            None if self.min_amount is None else minor_bound(self.min_amount, currency, ROUND_CEILING),
+            None if self.max_amount is None else minor_bound(self.max_amount, currency, ROUND_FLOOR),
         )
 
 
@@ -76,13 +74,14 @@ def amount_of_any_currency(name: str, text: str | None) -> Decimal | None:
     """Return the amount that a filter names, whatever currency it will be compared in. Raises: InvalidRequest."""
     if text is None:
         return None
-    try:
-        minor = parse_minor(text, _FINEST_CURRENCY)
-    except InvalidRequest:
-        minor = -1
-    if minor < 0:
+    if not _AMOUNT.fullmatch(text) or Decimal(text) < 0:
         raise InvalidRequest.of_field(name, 'Must be a decimal string such as "12.50", not negative.')
-    return Decimal(minor).scaleb(-fraction_digits(_FINEST_CURRENCY))
+    return Decimal(text)
+
+
+def minor_bound(amount: Decimal, currency: str, rounding: str) -> int:
+    """Return an amount of a filter in a currency's minor units; at most what a column can hold, which no amount is."""
+    return min(int(amount.scaleb(fraction_digits(currency)).to_integral_value(rounding)), AMOUNT_MINOR_MAX)
 
 
 def whole_hours(start: datetime, end: datetime) -> tuple[datetime, datetime] | None:

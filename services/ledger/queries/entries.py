@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -32,7 +33,7 @@ from shared.contracts.ledger import (
 from shared.errors import NotFound
 from shared.kernel_tables import merchant_copies
 from shared.money import format_minor
-from shared.paging import encode_cursor
+from shared.paging import InvalidCursor, encode_cursor
 from shared.passport import Passport
 
 USER_ACCOUNTS_MAX: Final = 500
@@ -76,6 +77,18 @@ def list_balance_logs(
         "items": [view_of(row) for row in shown],
         "next_cursor": encode_cursor(_place(shown[-1])) if len(rows) > limit else None,
     }
+
+
+def day_after(cursor: str, zone_name: str) -> str:
+    """Return the day in which a log of today goes on: its last row's, also when midnight has come meanwhile.
+
+    Raises: InvalidCursor.
+    """
+    at, *_ = position(cursor, length=3)
+    try:
+        return instant(at).astimezone(ZoneInfo(zone_name)).date().isoformat()
+    except OverflowError:
+        raise InvalidCursor.of_field("cursor", InvalidCursor.title) from None
 
 
 def _place(row: Any) -> list[int]:

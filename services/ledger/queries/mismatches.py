@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from services.ledger.domain.filters import minor_bound
 from services.ledger.models.entries import microseconds
 from services.ledger.models.mismatches import (
     mismatch_act_view,
@@ -27,7 +28,7 @@ from shared.contracts.mismatches import (
     MismatchPage,
     MismatchView,
 )
-from shared.money import format_minor, fraction_digits
+from shared.money import format_minor
 from shared.paging import InvalidCursor, decode_cursor, encode_cursor
 from shared.passport import Passport
 from shared.times import rfc3339
@@ -101,8 +102,7 @@ def _at_least(session: Session, least: Decimal) -> sa.ColumnElement[bool]:
     by_currency = [
         sa.and_(
             c.currency == currency,
-            sa.func.abs(c.difference)
-            >= int(least.scaleb(fraction_digits(currency)).to_integral_value(rounding=ROUND_CEILING)),
+            sa.func.abs(c.difference) >= minor_bound(least, currency, ROUND_CEILING),
         )
         for currency in session.scalars(sa.select(c.currency).distinct())
     ]

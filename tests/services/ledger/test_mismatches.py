@@ -81,6 +81,7 @@ def test_each_filter_leaves_what_it_says(books: Session) -> None:
     assert ids(books, order_no=one["order_no"]) == ids(books, upstream_ref=one["upstream_ref"]) == {one["id"]}
     assert len(ids(books, currency="USD")) == len(ids(books, merchant_id=BOREALIS)) == 1
     assert len(ids(books, min_difference=Decimal("1.00"))) == 5
+    assert ids(books, min_difference=Decimal("9999999999999999999")) == set()
     assert len(ids(books, min_difference=Decimal("1.005"))) == 2
     first = books.scalar(sa.text("select min(opened_at) from mismatches"))
     assert ids(books, opened_from=now) == ids(books, opened_to=first) == set()
