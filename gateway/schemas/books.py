@@ -54,11 +54,15 @@ class FiguresSchema(Schema):
 
 
 class DailySchema(Schema):
-    """The four checks of a day, and its figures: of a closed day as it was sealed, with what came after apart."""
+    """The four checks of a day, and its figures: of a closed day as it was sealed, with what came after apart.
+
+    A day of which entries have left the log (`is_archived`) has no checks any more.
+    """
 
     date = fields.Day(required=True)
     timezone = fields.Text(required=True)
     closed_at = fields.Timestamp(required=True, allow_none=True)
+    is_archived = fields.Boolean(required=True)
     items = fields.List(fields.Nested(CheckSchema), required=True)
     figures = fields.List(fields.Nested(FiguresSchema), required=True)
     after_close = fields.List(fields.Nested(FiguresSchema), required=True)

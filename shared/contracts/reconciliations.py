@@ -136,11 +136,15 @@ class FiguresView(TypedDict):
 
 
 class DailyView(TypedDict):
-    """The four checks of a day, and its figures: of a closed day as it was sealed, with what came after apart."""
+    """The four checks of a day, and its figures: of a closed day as it was sealed, with what came after apart.
+
+    `is_archived`: entries of the day have left the log, so it has no checks any more.
+    """
 
     date: str
     timezone: str
     closed_at: str | None
+    is_archived: bool
     items: list[CheckView]
     figures: list[FiguresView]
     after_close: list[FiguresView]
@@ -237,6 +241,10 @@ class DayOutOfOrder(Conflict):
 
 class DayNotReady(Conflict):
     """Something of this day is open: mismatches, or channels not reconciled to the end. `force` closes it so."""
+
+
+class DayArchived(Conflict):
+    """Entries of this day have left the log for an archive: there are no rows behind its checks any more."""
 
 
 @dataclass(frozen=True, kw_only=True)

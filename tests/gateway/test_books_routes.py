@@ -29,8 +29,8 @@ CLOSED = {
 
 def test_a_daily_check_leads_to_the_rows_behind_it(gateway: Any, services: Any) -> None:
     daily = {
-        "date": "2026-11-20", "timezone": "UTC", "closed_at": None, "items": [CHECK, PLACELESS, LARGE],
-        "figures": [FIGURES], "after_close": [],
+        "date": "2026-11-20", "timezone": "UTC", "closed_at": None, "is_archived": False,
+        "items": [CHECK, PLACELESS, LARGE], "figures": [FIGURES], "after_close": [],
     }  # fmt: skip
     services.answer("ledger", "read_daily_checks", daily)
     answer = gateway.dora.get("/api/v1/reconciliations/daily", query_string={"date": "2026-11-20"}).json

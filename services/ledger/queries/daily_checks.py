@@ -1,7 +1,8 @@
 """The four daily checks, and the rows behind each: what must be equal, over the caller's merchants.
 
-The parts of a check (`checks_sql`) are summed for its total and shown as its rows. What was posted is summed from the
-hourly totals instead, which know also what has left for an archive.
+The parts of a check (`checks_sql`) are summed for its total and shown as its rows; what was posted is summed from the
+hourly totals instead. Of a day with entries that have left for an archive there are figures, and no checks any more: a
+check of what is left would say that something is wrong where nothing is, or the other way round.
 """
 
 from datetime import date
@@ -27,7 +28,7 @@ from services.ledger.domain.figures import Period, Total, differences, figures_o
 from services.ledger.domain.thresholds import Threshold
 from services.ledger.queries.figures import periods, sealed_totals, totals_of
 from services.ledger.queries.pages import plan_for_these_values
-from shared.contracts.reconciliations import CheckRowPage, CheckRowView, CheckView, DailyView
+from shared.contracts.reconciliations import CheckRowPage, CheckRowView, CheckView, DailyView, DayArchived
 from shared.money import format_minor
 from shared.paging import InvalidCursor, decode_cursor, encode_cursor
 from shared.passport import Passport
@@ -42,20 +43,32 @@ def read_daily_checks(
 ) -> DailyView:
     """Return the four checks of a day and its figures, cut to the caller's merchants.
 
-    A closed day's figures are as they were sealed; the checks are of the day as it is now.
+    A closed day's figures are as they were sealed; the checks are of the day as it is now. An archived day has none.
     """
     merchants = passport.merchant_filter()
     [period], closed = periods(session, [day], zone_name=zone_name)
     now = totals_of(session, [period], merchants)[day]
     sealed = sealed_totals(closed[day], merchants) if closed else None
+    has_left = _is_archived(session, period)
     return {
         "date": day.isoformat(),
         "timezone": zone_name,
         "closed_at": rfc3339(closed[day].closed_at) if closed else None,
-        "items": _checks(session, _asked(period, merchants), now, threshold),
+        "is_archived": has_left,
+        "items": [] if has_left else _checks(session, _asked(period, merchants), now, threshold),
         "figures": figures_of(now if sealed is None else sealed),
         "after_close": [] if sealed is None else figures_of(differences(now, sealed)),
     }
+
+
+def _is_archived(session: Session, period: Period) -> bool:
+    """Return whether entries of a day have left the log. Archives are of months of UTC."""
+    query = sa.text(
+        "select exists (select from archives where cast(month as timestamp) at time zone 'UTC' < :ends_at"
+        " and (cast(month as timestamp) + interval '1 month') at time zone 'UTC' > :starts_at)"
+    )
+    bounds = {"starts_at": period.starts_at, "ends_at": period.ends_at}
+    return bool(session.execute(query, bounds).scalar_one())
 
 
 def _asked(period: Period, merchants: list[str] | None) -> dict[str, Any]:
@@ -173,11 +186,13 @@ def list_daily_check_rows(
 
     channel: "" is none, as a check of no channel has it.
     is_all: those that agree too, and not only those that do not.
-    Raises: InvalidCursor.
+    Raises, in order: DayArchived; InvalidCursor.
     """
     plan_for_these_values(session)
     merchants = passport.merchant_filter()
     [period], _ = periods(session, [day], zone_name=zone_name)
+    if _is_archived(session, period):
+        raise DayArchived
     asked = _asked(period, merchants) | {
         "currency": currency,
         "channel": channel,

@@ -1,7 +1,7 @@
 """The figures of days: sums of entries by channel and bucket, a correction counted on the day that it corrects.
 
 They come from the hourly totals, which know all entries that ever were; only the ends of a day that lie within an hour
-are read from the entries.
+are read from the entries, and from the totals of archives, which know each quarter of an hour.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ _MINE: Final = "(cast(:merchants as text[]) is null or {table}.merchant_id = any
 
 def _summed(table: str, one: str, at: str, first: str, last: str) -> str:
     """Return the sums of a table's rows of each day between two of its instants, where they are two."""
-    entries, amount = (f"{one}.entries", f"{one}.increase + {one}.decrease") if one == "h" else ("1", "e.amount")
+    entries, amount = ("1", "e.amount") if one == "e" else (f"{one}.entries", f"{one}.increase + {one}.decrease")
     merchant_id = "{merchant_id}"
     return f"""
         select d.day, {merchant_id} as merchant_id, {one}.currency, coalesce({one}.channel, '') as channel, {one}.type,
@@ -56,6 +56,10 @@ _TOTALS: Final = f"""
         {_summed("entries", "e", "e.created_at", "starts_at", "first_hour")}
         union all
         {_summed("entries", "e", "e.created_at", "last_hour", "ends_at")}
+        union all
+        {_summed("archive_totals", "a", "a.quarter", "starts_at", "first_hour")}
+        union all
+        {_summed("archive_totals", "a", "a.quarter", "last_hour", "ends_at")}
     ), moved as (
         select d.day, c.merchant_id, c.currency, coalesce(c.channel, '') as channel, c.type, c.amount
           from days d join correction_entries c on c.posted_at >= d.starts_at and c.posted_at < d.ends_at

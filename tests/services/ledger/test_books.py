@@ -14,12 +14,14 @@ from services.ledger import sums
 from services.ledger.domain.figures import BUCKETS
 from services.ledger.queries.daily_checks import list_daily_check_rows, read_daily_checks
 from services.ledger.queries.figures import list_closed_days, read_monthly_figures
+from services.ledger.usecases.archives import archive_entries
 from services.ledger.usecases.closed_days import close_day
 from services.ledger.verification import prove
 from shared.contracts.reconciliations import (
     CheckRowPage,
     DailyView,
     DayAlreadyClosed,
+    DayArchived,
     DayNotBegun,
     DayNotOver,
     DayNotReady,
@@ -334,6 +336,32 @@ def test_figures_are_the_sums_of_the_entries_of_their_days(session: Session, zon
                 assert Decimal(item[name]) * 100 == expected  # type: ignore[literal-required]
             assert Decimal(item["balance_change"]) * 100 == sum(row.amount for row in mine)
             assert item["entries"] == len(mine)
+
+
+@pytest.mark.parametrize("zone_name", ["UTC", "Asia/Kathmandu", "America/New_York"])
+def test_what_has_left_for_an_archive_keeps_its_figures_and_has_no_checks(session: Session, zone_name: str) -> None:
+    starts_at, _ = day_bounds(DAY, zone_name)
+    turn_clock(session, starts_at - timedelta(hours=1))
+    fund(session, "100.00", order_no="before", channel="alipay")
+    for minutes in (-20, -1, 0, 14, 16, 44, 46, 59, 61, 1380, 1396, 1424, 1426, 1439, 1440, 1460):
+        turn_clock(session, starts_at + timedelta(minutes=minutes, milliseconds=10))
+        result_of(post_all(session, single(change(type=232, amount="-1.00", order_no=None)))[0])
+    days = [DAY + timedelta(days=off) for off in (-1, 0, 1)]
+    close(session, days[0], zone_name=zone_name)
+    close(session, DAY, zone_name=zone_name)
+    before = [daily(session, day, zone_name=zone_name) for day in days]
+    month = read_monthly_figures(session, ALICE, first=date(2026, 10, 1), zone_name=zone_name)
+    assert [view["is_archived"] for view in before] == [False] * 3
+    session.execute(sa.text("set local search_path = public"))
+    archive_entries(session, month=date(2026, 10, 1), reason="old", actor_id="usr_alice", actor_name="Alice")
+    after = [daily(session, day, zone_name=zone_name) for day in days]
+    left: dict[str, Any] = {"is_archived": True, "items": []}
+    assert after == [{**view, **left} for view in before]
+    assert read_monthly_figures(session, ALICE, first=date(2026, 10, 1), zone_name=zone_name) == month
+    with pytest.raises(DayArchived):
+        rows(session, "consumption_total", zone_name=zone_name)
+    edge = daily(session, date(2026, 11, 1), zone_name=zone_name)
+    assert edge["is_archived"] == (zone_name == "Asia/Kathmandu")  # it begins on the 31st in UTC
 
 
 def close(session: Session, day: date = DAY, *, force: bool = False, zone_name: str = "UTC", **who: Any) -> Any:
