@@ -1,8 +1,10 @@
 """The import of a statement as a job: one transaction, which any process may begin anew when another died of it.
 
+A large file's import begins while the file still comes in, and ends once it is known to be whole.
 See docs/decisions/0021-a-statement-is-copied-or-read.md.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -33,7 +35,14 @@ WORK_MEM: Final = "64MB"
 PROGRESS_SECONDS: Final = 0.5
 PERCENT_READ: Final = 90
 PIECE_BYTES: Final = 256 * 1024  # takes 10 ms; then the process's other work has its turn
+EARLY_PIECE: Final = 2  # the third piece: a file that has one is too large to be imported at once
+EARLY_WAIT_SECONDS_MAX: Final = 2.0  # in all: whoever hears of the same payments from elsewhere waits as long
+PIECE_PAUSE_SECONDS: Final = 0.01
 SERVICE: Final = "ledger"
+
+
+class StillComing(Exception):
+    """This file is to be imported when it has come in whole."""
 
 
 class Books(Protocol):
@@ -43,12 +52,15 @@ class Books(Protocol):
 
 
 def import_next_statement(books: Books, *, zone_name: str) -> StatementView | None:
-    """Import the statement that has waited longest, if one waits that nobody is importing."""
+    """Import the statement that has waited longest, if one waits that nobody is importing; else one that comes in."""
     c = statements.c
     # Whatever stopped an import may take a while to pass: after the first time a second, then four, nine …
     paused = sa.func.make_interval(0, 0, 0, 0, 0, 0, c.attempts * c.attempts)
     is_due = sa.func.coalesce(c.attempted_at + paused < sa.func.clock_timestamp(), sa.true())
-    query = sa.select(c.id).where(c.status == "importing", is_due).order_by(c.created_at)
+    piece = sa.exists().where(statement_chunks.c.statement_id == c.id, statement_chunks.c.seq == EARLY_PIECE)
+    is_early = sa.and_(c.status == "receiving", c.format == "csv", c.attempts == 0, piece)
+    query = sa.select(c.id).where(sa.or_(sa.and_(c.status == "importing", is_due), is_early))
+    query = query.order_by(c.status, c.created_at)
     for statement_id in books.run(lambda session: session.scalars(query).all()):
         view = import_statement(books, statement_id=statement_id, zone_name=zone_name)
         if view is not None:
@@ -57,21 +69,27 @@ def import_next_statement(books: Books, *, zone_name: str) -> StatementView | No
 
 
 def import_statement(books: Books, *, statement_id: str, zone_name: str) -> StatementView | None:
-    """Import a statement whose file has come in whole, or refuse it. It may be called again and again.
+    """Import a statement, or refuse it. It may be called again and again.
 
-    Returns: the statement; None where another process is importing it, or it is done.
+    One that still comes in is imported as it comes, if it comes quickly and each row is plainly right. Nothing is
+    written before it has come in whole.
+
+    Returns: the statement; None where another process is importing it, it is done, or it has to come in first.
     Emits: StatementImported, StatementRefused.
     Locks: the statement and its channel, for other imports only.
     """
-    return cast(
-        "StatementView | None",
-        books.run(lambda session: _import(session, books, statement_id=statement_id, zone_name=zone_name)),
-    )
+    try:
+        return cast(
+            "StatementView | None",
+            books.run(lambda session: _import(session, books, statement_id=statement_id, zone_name=zone_name)),
+        )
+    except StillComing:
+        return None
 
 
 def _import(session: Session, books: Books, *, statement_id: str, zone_name: str) -> StatementView | None:
-    row = session.execute(sa.select(statements).where(statements.c.id == statement_id)).first()
-    if row is None or not _is_ours(session, row):
+    row = _own(session, statement_id)
+    if row is None:
         return None
     token = current_call.set(_call_of(row))
     try:
@@ -81,8 +99,10 @@ def _import(session: Session, books: Books, *, statement_id: str, zone_name: str
         channel = session.execute(sa.select(channels).where(channels.c.code == row.channel)).one()
         file = _File(books, row, Terms.of_config(channel.config, zone_name=zone_name), zone_name)
         _allow_time(session)
-        outcome = (copy_rows(session, file) if row.format == "csv" else None) or read_rows(session, file)
-        return _finish(session, row, outcome)
+        outcome = copy_rows(session, file) if row.format == "csv" else None
+        if not file.is_whole:
+            raise StillComing
+        return _finish(session, row, outcome or read_rows(session, file))
     finally:
         current_call.reset(token)
 
@@ -91,13 +111,15 @@ def _import(session: Session, books: Books, *, statement_id: str, zone_name: str
 _LOCK: Final = sa.text("select pg_try_advisory_xact_lock(hashtextextended('statements of ' || :channel, 0))")
 
 
-def _is_ours(session: Session, row: Any) -> bool:
-    """Return whether a statement waits, and nobody else is importing one of its channel."""
-    if not session.scalar(_LOCK, {"channel": row.channel}):
-        return False
+def _own(session: Session, statement_id: str) -> Any:
+    """Return a statement's row if it waits, or comes in, and nobody else is importing one of its channel; else None."""
+    query = sa.select(statements).where(statements.c.id == statement_id)
+    row = session.execute(query).first()
+    if row is None or not session.scalar(_LOCK, {"channel": row.channel}):
+        return None
     # Read after the lock is ours: whoever had it may have just finished this one.
-    status = session.scalar(sa.select(statements.c.status).where(statements.c.id == row.id))
-    return bool(status == "importing")
+    row = session.execute(query).one()
+    return row if row.status == "importing" or (row.status == "receiving" and not row.attempts) else None
 
 
 def _count_attempt(session: Session, statement_id: str) -> int:
@@ -146,17 +168,51 @@ class _File:
         self.row = row
         self.terms = terms
         self.tells_fees = True
+        self._chunks: int | None = row.chunks
+        self._patience = EARLY_WAIT_SECONDS_MAX
         self._zone_name = zone_name
         self._percent = 0
         self._told_at = 0.0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file is known to have come in whole."""
+        return self._chunks is not None
+
     def chunks(self) -> Iterator[bytes]:
-        """Return the file in small pieces; what was sent together is read in a transaction of its own."""
-        for seq in range(self.row.chunks):
-            data = unpacked(self._books.run(partial(self._content, seq=seq)))
+        """Return the file in small pieces; what was sent together is read in a transaction of its own.
+
+        Raises: StillComing for one that comes too slowly, or no more.
+        """
+        for seq in itertools.count():
+            content = self._content_once_there(seq)
+            if content is None:
+                return
+            data = unpacked(content)
             for start in range(0, len(data), PIECE_BYTES):
                 yield data[start : start + PIECE_BYTES]
-            self._percent = (seq + 1) * PERCENT_READ // self.row.chunks
+            if self._chunks is not None:
+                self._percent = (seq + 1) * PERCENT_READ // self._chunks
+
+    def _content_once_there(self, seq: int) -> bytes | None:
+        """Return what was sent as one; None after the end of the file. Raises: StillComing."""
+        while seq != self._chunks:
+            found = self._books.run(partial(self._look, seq=seq))
+            if found.status == "importing":
+                self._chunks = found.chunks
+            if found.content is not None:
+                return bytes(found.content)
+            if seq != self._chunks:
+                self._wait(found.status)
+        return None
+
+    def _wait(self, status: str) -> None:
+        """Wait for a moment. Raises: StillComing."""
+        if status != "receiving" or self._patience <= 0:
+            raise StillComing
+        started = time.monotonic()
+        time.sleep(PIECE_PAUSE_SECONDS)
+        self._patience -= time.monotonic() - started
 
     def rows(self) -> Iterator[Record | list[Fault]]:
         """Return each row's record or faults. Raises: Unreadable."""
@@ -181,10 +237,12 @@ class _File:
             self._told_at = time.monotonic()
             self._books.run(lambda session: self._tell(session, rows))
 
-    def _content(self, session: Session, *, seq: int) -> bytes:
+    def _look(self, session: Session, *, seq: int) -> Any:
+        """Return how far the upload is, and the content with this number if it is there."""
         c = statement_chunks.c
-        query = sa.select(c.content).where(c.statement_id == self.row.id, c.seq == seq)
-        return bytes(session.execute(query).scalar_one())
+        both = statements.outerjoin(statement_chunks, sa.and_(c.statement_id == statements.c.id, c.seq == seq))
+        query = sa.select(statements.c.status, statements.c.chunks, c.content).select_from(both)
+        return session.execute(query.where(statements.c.id == self.row.id)).one()
 
     def _tell(self, session: Session, rows: int) -> None:
         telling = sa.update(statements).where(statements.c.id == self.row.id)
