@@ -74,6 +74,12 @@ class LargeChangeRuleSchema(Schema):
     threshold = fields.Money(currency_field=None, load_default=None, allow_none=True)
 
 
+class AdjustmentRuleSchema(Schema):
+    """Tell of each balance that the platform's staff adjusts (326, 335, 341, 342), of any amount, and why."""
+
+    enabled = fields.Boolean(required=True)
+
+
 class DeviceRuleSchema(Schema):
     """Tell when a device of the merchant's cards goes offline, and when it is back: once each."""
 
@@ -81,9 +87,10 @@ class DeviceRuleSchema(Schema):
 
 
 class RulesSchema(Schema):
-    """What a group is told, by the type of notification. When `device` is not sent, it stays as it is."""
+    """What a group is told, by the type of notification. What is not sent of the last two stays as it is."""
 
     large_change = fields.Nested(LargeChangeRuleSchema, required=True)
+    adjustment = fields.Nested(AdjustmentRuleSchema)
     device = fields.Nested(DeviceRuleSchema)
 
 

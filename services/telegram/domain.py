@@ -75,6 +75,8 @@ _LABELS: Mapping[str, Mapping[str, str]] = {
         "amount": "Amount",
         "balance": "Balance after",
         "order_no": "Order",
+        "adjustment": "Balance adjusted by the platform",
+        "reason": "Reason",
         "time": "Time",
         "device_offline": "Device offline",
         "device_online": "Device back online",
@@ -93,6 +95,8 @@ _LABELS: Mapping[str, Mapping[str, str]] = {
         "amount": "金额",
         "balance": "变动后余额",
         "order_no": "订单号",
+        "adjustment": "平台调整余额",
+        "reason": "原因",
         "time": "时间",
         "device_offline": "设备离线",
         "device_online": "设备恢复在线",
@@ -108,10 +112,20 @@ _LABELS: Mapping[str, Mapping[str, str]] = {
 
 def large_change_text(change: Mapping[str, Any], language: str) -> str:
     """Return what a group reads of a large change: an entry of the ledger as its contract shows it."""
+    return "\n".join(_change_lines("large_change", change, language))
+
+
+def adjustment_text(change: Mapping[str, Any], language: str) -> str:
+    """Return what a group reads of a balance that was adjusted: the entry, and why. Who did it stays in the house."""
+    why = f"{_LABELS[language]['reason']}: {_shortened(change['reason'] or '')}"
+    return "\n".join([*_change_lines("adjustment", change, language), why])
+
+
+def _change_lines(title: str, change: Mapping[str, Any], language: str) -> list[str]:
     label = _LABELS[language]
     amount, currency = str(change["amount"]), change["currency"]
     lines = [
-        label["large_change"],
+        label[title],
         f"{label['user']}: {_shortened(change['user_id'] or label['merchant_account'])}",
         f"{label['type']}: {change['type']} {change['group']} / {change['type_name']}",
         f"{label['amount']}: {amount if amount.startswith('-') else f'+{amount}'} {currency}",
@@ -119,7 +133,7 @@ def large_change_text(change: Mapping[str, Any], language: str) -> str:
     ]
     if change["order_no"]:
         lines.append(f"{label['order_no']}: {_shortened(change['order_no'])}")
-    return "\n".join([*lines, f"{label['time']}: {change['time']}"])
+    return [*lines, f"{label['time']}: {change['time']}"]
 
 
 def device_text(edge: Mapping[str, Any], language: str, *, is_offline: bool) -> str:

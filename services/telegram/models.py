@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.telegram.domain import threshold_text
-from shared.contracts.telegram import BindingView, DeviceRule, LargeChangeRule, NotificationView
+from shared.contracts.telegram import AdjustmentRule, BindingView, DeviceRule, LargeChangeRule, NotificationView
 from shared.times import rfc3339
 
 ALL_CHATS = 0
@@ -75,6 +75,21 @@ class LargeChange(Base):
         return {"enabled": self.enabled, "threshold": threshold}
 
 
+class Adjustment(Base):
+    """The rule `adjustment` of a binding; without a row it is off."""
+
+    __tablename__ = "adjustment_rules"
+
+    binding_id: Mapped[str] = mapped_column(
+        ForeignKey("bindings.id", name="fk_adjustment_rules_binding_id", ondelete="CASCADE"), primary_key=True
+    )
+    enabled: Mapped[bool]
+
+    def view(self) -> AdjustmentRule:
+        """Return the rule as others may know it."""
+        return {"enabled": self.enabled}
+
+
 class DeviceEdge(Base):
     """The rule `device` of a binding; without a row it is off."""
 
@@ -116,7 +131,7 @@ class Notification(Base):
     __table_args__ = (
         UniqueConstraint("event_id", "entry_id", "binding_id", name="uq_notifications_source"),
         CheckConstraint("status in ('queued', 'sent', 'failed', 'dead', 'suppressed')", name="ck_notifications_status"),
-        CheckConstraint("type in ('large_change', 'device', 'test')", name="ck_notifications_type"),
+        CheckConstraint("type in ('large_change', 'adjustment', 'device', 'test')", name="ck_notifications_type"),
         CheckConstraint("(status = 'sent') = (message_id is not null)", name="ck_notifications_sent"),
         Index("ix_notifications_merchant_id", "merchant_id", text("id desc")),
         Index("ix_notifications_binding_id", "binding_id", text("id desc")),

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from services.telegram.models import Binding, DeviceEdge, LargeChange, Notification
+from services.telegram.models import Adjustment, Binding, DeviceEdge, LargeChange, Notification
 from shared.contracts.telegram import (
     BindingNotFound,
     BindingPage,
@@ -57,13 +57,16 @@ def list_bindings(
 def get_rules(session: Session, passport: Passport, *, binding_id: str) -> RulesView:
     """Return the rules of a binding; those that nobody has set are off. Raises: BindingNotFound."""
     binding = find_binding(session, passport, binding_id)
-    return rules_view(session.get(LargeChange, binding.id), session.get(DeviceEdge, binding.id))
+    return rules_view(session, binding.id)
 
 
-def rules_view(large_change: LargeChange | None, device: DeviceEdge | None) -> RulesView:
+def rules_view(session: Session, binding_id: str) -> RulesView:
     """Return the rules as others may know them."""
+    large_change, adjustment = session.get(LargeChange, binding_id), session.get(Adjustment, binding_id)
+    device = session.get(DeviceEdge, binding_id)
     return {
         "large_change": large_change.view() if large_change else {"enabled": False, "threshold": None},
+        "adjustment": adjustment.view() if adjustment else {"enabled": False},
         "device": device.view() if device else {"enabled": False},
     }
 

@@ -16,6 +16,7 @@ from shared.contracts.devices import DeviceCameOnline, DeviceWentOffline
 from shared.contracts.ledger import BalancesChanged
 from shared.contracts.settings import ParameterChanged
 from shared.contracts.telegram import (
+    AdjustmentRule,
     BindingPage,
     BindingView,
     DeviceRule,
@@ -119,9 +120,12 @@ class TelegramService:
         *,
         binding_id: str,
         large_change: LargeChangeRule,
+        adjustment: AdjustmentRule | None = None,
         device: DeviceRule | None = None,
     ) -> RulesView:
-        return bindings.change_rules(session, passport, binding_id=binding_id, large_change=large_change, device=device)
+        return bindings.change_rules(
+            session, passport, binding_id=binding_id, large_change=large_change, adjustment=adjustment, device=device
+        )
 
     @command("telegram:operate")
     def send_test(self, session: Session, passport: Passport, *, binding_id: str) -> NotificationView:
@@ -143,8 +147,8 @@ class TelegramService:
 
     @handles_batch(BalancesChanged, size=CHANGES_PER_BATCH)
     def on_balances_changed(self, session: Session, envelopes: list[Envelope]) -> None:
-        # Money moves all the time, and seldom in large amounts: only a queued message is looked for.
-        if notifications.queue_large_changes(
+        # Money moves all the time, and seldom in large amounts or by hand: only a queued message is looked for.
+        if notifications.queue_changes(
             session,
             entries={envelope["event_id"]: envelope["payload"]["entries"] for envelope in envelopes},
             default_threshold=str(self.parameters.get(LARGE_CHANGE_THRESHOLD)),

@@ -37,6 +37,7 @@ class EntryView(TypedDict):
     """One row of the balance log; `balance` is the holder's balance right after it.
 
     `operator` names the member of staff who made it; what a program posted has none.
+    An adjustment names whoever made it.
     """
 
     entry_id: str

@@ -8,7 +8,7 @@ from shared.events import Event
 
 BINDING_STATUSES: Final = ("active", "disabled")
 LANGUAGES: Final = ("en", "zh")
-NOTIFICATION_TYPES: Final = ("large_change", "device", "test")
+NOTIFICATION_TYPES: Final = ("large_change", "adjustment", "device", "test")
 NOTIFICATION_STATUSES: Final = ("queued", "sent", "failed", "dead", "suppressed")
 
 
@@ -43,6 +43,12 @@ class LargeChangeRule(TypedDict):
     threshold: str | None
 
 
+class AdjustmentRule(TypedDict):
+    """Tell the group of each balance that the platform's staff adjusts, of any amount, and why."""
+
+    enabled: bool
+
+
 class DeviceRule(TypedDict):
     """Tell the group when a device of the merchant goes offline, and when it is back: once each."""
 
@@ -53,6 +59,7 @@ class RulesView(TypedDict):
     """The rules of a binding, by the type of notification."""
 
     large_change: LargeChangeRule
+    adjustment: AdjustmentRule
     device: DeviceRule
 
 

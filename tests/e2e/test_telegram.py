@@ -40,7 +40,7 @@ def test_large_change_reaches_its_merchants_group_and_the_audit_log(
     binding_id = bind(operator, merchant_id, chat_id)
     rules = {"large_change": {"enabled": True, "threshold": "500.00"}}
     set_rules = operator.put(f"/telegram/bindings/{binding_id}/rules", rules).json()
-    assert set_rules == {**rules, "device": {"enabled": False}}
+    assert set_rules == {**rules, "adjustment": {"enabled": False}, "device": {"enabled": False}}
     platform.recharge(merchant_id, "u1", "499.99")
     platform.recharge(merchant_id, "u1", "500.00")
     [message] = eventually(lambda: simulator.messages(chat_id))

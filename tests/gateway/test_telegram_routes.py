@@ -94,7 +94,11 @@ def test_unbinding_answers_nothing(gateway: Gateway, services: FakeServices) -> 
 
 
 def test_rules_reach_the_service(gateway: Gateway, services: FakeServices) -> None:
-    answer = {"large_change": {"enabled": True, "threshold": "1000.00"}, "device": {"enabled": True}}
+    answer = {
+        "large_change": {"enabled": True, "threshold": "1000.00"},
+        "adjustment": {"enabled": True},
+        "device": {"enabled": True},
+    }
     services.answer("telegram", "change_rules", answer)
     response = gateway.bob.put(f"{BINDINGS}/tgb_1/rules", json=answer)
     assert (response.status_code, response.get_json()) == (200, answer)
@@ -115,6 +119,7 @@ def test_rules_reach_the_service(gateway: Gateway, services: FakeServices) -> No
         {"large_change": {"enabled": True, "colour": "red"}},
         {"large_change": {"enabled": True}, "earthquake": {"enabled": True}},
         {"large_change": {"enabled": True}, "device": {}},
+        {"large_change": {"enabled": True}, "adjustment": {"enabled": True, "threshold": "1"}},
     ],
 )
 def test_rules_that_are_misshapen_are_refused(gateway: Gateway, rules: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from services.ledger.domain.balance_types import label
 from services.ledger.domain.changes import Change
-from shared.contracts.ledger import BalanceTooLarge, EntryView, InsufficientBalance
+from shared.contracts.ledger import ADMIN_TYPES, BalanceTooLarge, EntryView, InsufficientBalance
 from shared.money import format_minor
 
 BALANCE_MINOR_MAX: Final = 10**18
@@ -162,7 +162,7 @@ def view_of(entry: Any) -> EntryView:
         "type_name": name,
         "group": group,
         "time": time_text(entry.at_microseconds),
-        "operator": entry.actor_name if entry.actor_type == "user" else None,
+        "operator": entry.actor_name if entry.actor_type == "user" or entry.type in ADMIN_TYPES else None,
         "channel": entry.channel,
         "note": entry.note,
         "reason": entry.reason,

@@ -7,10 +7,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services.telegram.domain import parse_chat_id, parse_threshold
-from services.telegram.models import Binding, DeviceEdge, LargeChange, Notification, Pace
+from services.telegram.models import Adjustment, Binding, DeviceEdge, LargeChange, Notification, Pace
 from services.telegram.queries import find_binding, rules_view
 from shared import outbox
 from shared.contracts.telegram import (
+    AdjustmentRule,
     BindingCreated,
     BindingDeleted,
     BindingUpdated,
@@ -119,27 +120,26 @@ def change_rules(
     *,
     binding_id: str,
     large_change: LargeChangeRule,
+    adjustment: AdjustmentRule | None = None,
     device: DeviceRule | None = None,
 ) -> RulesView:
     """Set the rules of a binding.
 
-    device: None leaves this rule as it is, for those who do not know of it.
+    adjustment, device: None leaves this rule as it is, for those who do not know of it.
     Raises, in order: InvalidThreshold, BindingNotFound.
     Emits: NotificationRulesChanged, if anything changed.   Locks: binding.
     """
     text = large_change["threshold"]
     threshold = None if text is None else parse_threshold(text, LARGE_CHANGE_THRESHOLD)
     binding = find_binding(session, passport, binding_id, is_locked=True)
-    rule, edge = session.get(LargeChange, binding.id), session.get(DeviceEdge, binding.id)
-    before = rules_view(rule, edge)
-    if rule is None:
-        rule = LargeChange(binding_id=binding.id)
-        session.add(rule)
-    rule.enabled, rule.threshold = large_change["enabled"], threshold
+    before = rules_view(session, binding.id)
+    session.merge(LargeChange(binding_id=binding.id, enabled=large_change["enabled"], threshold=threshold))
+    if adjustment is not None:
+        session.merge(Adjustment(binding_id=binding.id, enabled=adjustment["enabled"]))
     if device is not None:
-        edge = session.merge(DeviceEdge(binding_id=binding.id, enabled=device["enabled"]))
+        session.merge(DeviceEdge(binding_id=binding.id, enabled=device["enabled"]))
     session.flush()
-    after = rules_view(rule, edge)
+    after = rules_view(session, binding.id)
     differing = _differing(before, after)
     if differing:
         event = NotificationRulesChanged(binding_id=binding.id, merchant_id=binding.merchant_id, changes=differing)
@@ -160,5 +160,6 @@ def _by_name(rules: RulesView) -> dict[str, Any]:
     return {
         "large_change.enabled": rules["large_change"]["enabled"],
         LARGE_CHANGE_THRESHOLD: rules["large_change"]["threshold"],
+        "adjustment.enabled": rules["adjustment"]["enabled"],
         "device.enabled": rules["device"]["enabled"],
     }

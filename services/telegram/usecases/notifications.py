@@ -4,16 +4,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from services.telegram.domain import device_text, is_large, large_change_text, test_text
-from services.telegram.models import Binding, DeviceEdge, LargeChange, Notification
+from services.telegram.domain import adjustment_text, device_text, is_large, large_change_text, test_text
+from services.telegram.models import Adjustment, Binding, DeviceEdge, LargeChange, Notification
 from services.telegram.queries import find_binding, find_notification
 from shared import outbox
 from shared.contracts.devices import DeviceCameOnline, DeviceWentOffline
-from shared.contracts.ledger import EntryView
+from shared.contracts.ledger import ADMIN_TYPES, EntryView
 from shared.contracts.telegram import (
     BindingIsDisabled,
     BindingNotFound,
@@ -30,10 +30,11 @@ from shared.times import utc_now
 BINDING_DISABLED = "The binding is disabled."
 
 
-def queue_large_changes(session: Session, *, entries: Mapping[str, Sequence[EntryView]], default_threshold: str) -> int:
-    """Queue a message for each entry and each binding of its merchant whose rule the entry reaches.
+def queue_changes(session: Session, *, entries: Mapping[str, Sequence[EntryView]], default_threshold: str) -> int:
+    """Queue a message for each entry and each binding of its merchant whose rules it meets: adjusted, or large.
 
-    A binding that is disabled gets its message suppressed, so that the delivery log tells what the group missed.
+    What is both is told once, as adjusted. A binding that is disabled gets its message suppressed, so that the
+    delivery log tells what the group missed.
     entries: those of each event, by its id.
     default_threshold: that of the rules that name none.
     Returns: how many messages are new.
@@ -41,14 +42,15 @@ def queue_large_changes(session: Session, *, entries: Mapping[str, Sequence[Entr
     """
     merchants = sorted({entry["merchant_id"] for changed in entries.values() for entry in changed})
     rules = session.execute(
-        select(Binding, LargeChange)
-        .join(LargeChange, LargeChange.binding_id == Binding.id)
-        .where(Binding.merchant_id.in_(merchants), LargeChange.enabled)
+        select(Binding, LargeChange, Adjustment)
+        .outerjoin(LargeChange, and_(LargeChange.binding_id == Binding.id, LargeChange.enabled))
+        .outerjoin(Adjustment, and_(Adjustment.binding_id == Binding.id, Adjustment.enabled))
+        .where(Binding.merchant_id.in_(merchants))
     ).all()
     rows = [
-        {**_row(binding, "large_change", text), "event_id": event_id, "entry_id": entry["entry_id"]}
+        {**_row(binding, type, text), "event_id": event_id, "entry_id": entry["entry_id"]}
         for event_id, changed in entries.items()
-        for binding, entry, text in _reached(rules, changed, Decimal(default_threshold))
+        for binding, entry, type, text in _told(rules, changed, Decimal(default_threshold))
     ]
     if not rows:
         return 0
@@ -56,14 +58,17 @@ def queue_large_changes(session: Session, *, entries: Mapping[str, Sequence[Entr
     return len(session.scalars(make.returning(Notification.id)).all())
 
 
-def _reached(
+def _told(
     rules: Sequence[Any], entries: Iterable[EntryView], default_threshold: Decimal
-) -> Iterator[tuple[Binding, EntryView, str]]:
+) -> Iterator[tuple[Binding, EntryView, str, str]]:
     for entry in entries:
-        for binding, rule in rules:
-            threshold = default_threshold if rule.threshold is None else rule.threshold
-            if entry["merchant_id"] == binding.merchant_id and is_large(entry["amount"], threshold):
-                yield binding, entry, large_change_text(entry, binding.language)
+        for binding, large_change, adjustment in rules:
+            if entry["merchant_id"] != binding.merchant_id:
+                continue
+            if adjustment is not None and entry["type"] in ADMIN_TYPES:
+                yield binding, entry, "adjustment", adjustment_text(entry, binding.language)
+            elif large_change is not None and is_large(entry["amount"], large_change.threshold or default_threshold):
+                yield binding, entry, "large_change", large_change_text(entry, binding.language)
 
 
 def queue_device_edge(session: Session, *, event_id: str, edge: DeviceWentOffline | DeviceCameOnline) -> int:

@@ -1,5 +1,6 @@
 """Reads: every filter, every page, every sum, and nothing of a merchant that the caller does not see."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from shared.errors import InvalidRequest
 from shared.paging import InvalidCursor, encode_cursor
 from shared.passport import Passport
 from tests.conftest import AURORA, BOREALIS
-from tests.services.ledger.conftest import batch, change, post_all
+from tests.services.ledger.conftest import batch, change, post_all, single
 
 NOTHING = dict.fromkeys(
     (
@@ -135,6 +136,22 @@ def test_code_that_nobody_knows_any_more_is_shown(filled: Session, alice: Passpo
     page = queries.list_balance_logs(filled, alice, wanted(types=["234"]), limit=2, cursor=None)
     [entry] = page["items"]
     assert (entry["type"], entry["type_name"], entry["group"]) == (234, "Unknown (234)", "Unknown")
+
+
+@pytest.mark.parametrize(("actor_type", "operators"), [("user", ["Alice"] * 3), ("api_key", ["Alice", "Alice", None])])
+def test_adjustment_names_whoever_made_it(
+    session: Session, alice: Passport, actor_type: str, operators: list[str | None]
+) -> None:
+    maker = replace(alice, actor_type=actor_type)
+    changes = [
+        change(),
+        change(type=326, order_no=None, reason="sorry"),
+        change(type=341, order_no=None, reason="gift"),
+    ]
+    for made in changes:
+        post_all(session, single(made, passport=maker))
+    page = queries.list_balance_logs(session, alice, wanted(), limit=5, cursor=None)
+    assert [entry["operator"] for entry in page["items"]] == operators
 
 
 def test_log_is_cut_to_the_callers_merchants(filled: Session, bob: Passport, charlie: Passport) -> None:

@@ -42,7 +42,7 @@ def run(telegram_engine: sa.Engine) -> Iterator[Callable[..., Any]]:
 
     yield run
     with telegram_engine.begin() as connection:
-        connection.execute(sa.text("truncate bindings, large_change_rules, device_rules, notifications, outbox"))
+        connection.execute(sa.text("truncate bindings, notifications, outbox cascade"))
         connection.execute(sa.text("delete from pace where chat_id <> 0"))
         connection.execute(sa.text("update pace set theoretical_at = 'epoch', paused_until = 'epoch'"))
 

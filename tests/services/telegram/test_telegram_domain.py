@@ -7,6 +7,7 @@ import pytest
 from services.telegram.domain import (
     ALL_CHATS_RATE,
     CHAT_RATE,
+    adjustment_text,
     backoff_seconds,
     is_large,
     large_change_text,
@@ -74,6 +75,12 @@ def test_group_reads_who_what_and_how_much() -> None:
         "Order: W7",
         "Time: 2026-11-24T08:00:00Z",
     ]
+
+
+def test_group_reads_why_a_balance_was_adjusted() -> None:
+    change = CHANGE | {"type": 335, "group": "Purchase", "type_name": "Admin Adjust", "reason": "充值未到账"}
+    lines = adjustment_text(change, "zh").split("\n")
+    assert (lines[0], lines[2], lines[-1]) == ("平台调整余额", "类型: 335 Purchase / Admin Adjust", "原因: 充值未到账")
 
 
 def test_group_reads_its_own_language() -> None:

@@ -15,7 +15,7 @@ from services.telegram.models import Binding, Notification
 from services.telegram.sender import Sender
 from services.telegram.usecases import bindings, deliveries
 from services.telegram.usecases.deliveries import Claim
-from services.telegram.usecases.notifications import queue_large_changes, retry_notification
+from services.telegram.usecases.notifications import queue_changes, retry_notification
 from simulators.telegram import RunningSimulator, running_simulator
 from tests.services.telegram.conftest import ALICE, GROUP, bind, entry, events, notifications
 
@@ -44,7 +44,7 @@ def queue(run: Run) -> Callable[..., str]:
 
         def work(session: Any) -> str:
             binding = bind(session, **fields)
-            queue_large_changes(
+            queue_changes(
                 session,
                 entries={f"evt_{binding['id']}": [e | {"merchant_id": binding["merchant_id"]} for e in entries]},
                 default_threshold="1",

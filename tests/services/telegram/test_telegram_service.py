@@ -145,9 +145,7 @@ def telegram(
         yield running
         running.stop()
         with running.engine.begin() as connection:
-            connection.execute(
-                sa.text("truncate bindings, large_change_rules, device_rules, notifications, outbox, inbox")
-            )
+            connection.execute(sa.text("truncate bindings, notifications, outbox, inbox cascade"))
             connection.execute(sa.text("delete from pace where chat_id <> 0"))
             connection.execute(sa.text("update pace set theoretical_at = 'epoch', paused_until = 'epoch'"))
 
@@ -181,6 +179,17 @@ def test_large_change_reaches_the_group_within_a_second_and_once(telegram: Runni
     )
     assert sent["message_id"] == message["message_id"]
     assert sent["event_id"] == envelope["event_id"]
+
+
+def test_adjustment_reaches_the_group_whose_rule_is_on(telegram: RunningTelegram) -> None:
+    binding_id, chat_id = bind(telegram)
+    rule = {"enabled": False, "threshold": None}
+    telegram.call("change_rules", ALICE, binding_id=binding_id, large_change=rule, adjustment={"enabled": True})
+    adjusted = {"amount": "0.01", "type": 326, "type_name": "Admin Adjust", "reason": "It was missing."}
+    telegram.publish(balances_changed({"amount": "5000.00"}, adjusted | {"entry_id": "ent_2"}))
+    [message] = eventually(lambda: telegram.simulator.messages(chat_id), within_seconds=3)
+    assert "+0.01 CNY" in message["text"]
+    assert message["text"].endswith("Reason: It was missing.")
 
 
 def test_a_device_that_goes_and_comes_back_is_told_to_its_group_once_each(telegram: RunningTelegram) -> None:

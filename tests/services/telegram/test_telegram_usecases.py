@@ -10,8 +10,8 @@ from services.telegram.models import Binding, Notification
 from services.telegram.service import TelegramService
 from services.telegram.usecases import bindings
 from services.telegram.usecases.notifications import (
+    queue_changes,
     queue_device_edge,
-    queue_large_changes,
     queue_test,
     retry_notification,
 )
@@ -33,7 +33,7 @@ ALL_NOTIFICATIONS: dict[str, Any] = {**ALL, "binding_id": None, "type": None}
 
 
 def queue(session: Session, *entries: Any, event_id: str = "evt_1", default_threshold: str = "10000.00") -> int:
-    return queue_large_changes(session, entries={event_id: entries}, default_threshold=default_threshold)
+    return queue_changes(session, entries={event_id: entries}, default_threshold=default_threshold)
 
 
 def test_bound_merchant_is_told_of(session: Session) -> None:
@@ -43,6 +43,7 @@ def test_bound_merchant_is_told_of(session: Session) -> None:
     assert events(session) == ["BindingCreated"]
     assert queries.get_rules(session, ALICE, binding_id=binding["id"]) == {
         "large_change": {"enabled": False, "threshold": None},
+        "adjustment": {"enabled": False},
         "device": {"enabled": False},
     }
 
@@ -87,6 +88,7 @@ def test_changed_rules_are_told_with_before_and_after(session: Session) -> None:
     rule: Any = {"enabled": True, "threshold": "1000.000"}
     assert bindings.change_rules(session, BOB, binding_id=binding_id, large_change=rule) == {
         "large_change": {"enabled": True, "threshold": "1000.00"},
+        "adjustment": {"enabled": False},
         "device": {"enabled": False},
     }
     assert events(session) == ["BindingCreated", "NotificationRulesChanged"], "what did not change is not told"
@@ -148,7 +150,7 @@ def test_many_events_queue_what_each_of_them_queues_alone(session: Session) -> N
     bind(session)
     bind(session, merchant_id="mer_b", chat_id="-1002")
     changed = {"evt_1": [entry()], "evt_2": [entry("1.00")], "evt_3": [entry(), entry(merchant_id="mer_b")]}
-    assert queue_large_changes(session, entries=changed, default_threshold="1") == 3
+    assert queue_changes(session, entries=changed, default_threshold="1") == 3
     queued = {(n.event_id, n.merchant_id) for n in notifications(session)}
     assert queued == {("evt_1", "mer_a"), ("evt_3", "mer_a"), ("evt_3", "mer_b")}
 
@@ -164,6 +166,35 @@ def test_rule_that_is_off_queues_nothing(session: Session) -> None:
     off: Any = {"enabled": False, "threshold": "1"}
     bindings.change_rules(session, ALICE, binding_id=binding_id, large_change=off)
     assert queue(session, entry()) == 0
+
+
+@pytest.mark.parametrize("code", [326, 335, 341, 342])
+def test_adjustment_of_any_amount_is_told_with_its_reason(session: Session, code: int) -> None:
+    on, off, theirs = bind(session), bind(session, chat_id="-1002"), bind(session, merchant_id="mer_b", chat_id="-1003")
+    rule: Any = {"enabled": False, "threshold": None}
+    for binding in (on, theirs):
+        rules = bindings.change_rules(
+            session, ALICE, binding_id=binding["id"], large_change=rule, adjustment={"enabled": True}
+        )
+        assert rules["adjustment"] == {"enabled": True}
+    adjusted = entry("-0.01", type=code, reason="You were charged twice.", operator="Alice", entry_id="ent_1")
+    assert queue(session, adjusted, entry("99.99", reason="not by hand", entry_id="ent_2")) == 1
+    [told] = notifications(session)
+    assert (told.type, told.binding_id, told.entry_id) == ("adjustment", on["id"], "ent_1")
+    assert "-0.01 CNY" in told.text
+    assert told.text.endswith("Reason: You were charged twice.")
+    assert "Alice" not in told.text
+    assert bindings.change_rules(session, ALICE, binding_id=on["id"], large_change=rule)["adjustment"]["enabled"]
+    assert not queries.get_rules(session, ALICE, binding_id=off["id"])["adjustment"]["enabled"]
+
+
+def test_adjustment_that_is_large_is_told_once(session: Session) -> None:
+    binding_id = bind(session, threshold="1000")["id"]
+    rule: Any = {"enabled": True, "threshold": "1000"}
+    queue(session, entry("5000.00", type=341, reason="Sorry."), event_id="evt_1")
+    bindings.change_rules(session, ALICE, binding_id=binding_id, large_change=rule, adjustment={"enabled": True})
+    queue(session, entry("5000.00", type=341, reason="Sorry."), entry("5000.00", entry_id="ent_9"), event_id="evt_2")
+    assert [n.type for n in notifications(session)] == ["large_change", "adjustment", "large_change"]
 
 
 def test_disabled_binding_gets_its_messages_suppressed(session: Session) -> None:
