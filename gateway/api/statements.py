@@ -22,6 +22,8 @@ from gateway.schemas.statements import (
     StatementQuery,
     StatementSchema,
     StatementUploadQuery,
+    UpstreamRecordQuery,
+    UpstreamRecordSchema,
 )
 from gateway.streams import SentFile, takes_file
 from gateway.terms import body_up_to, needs, within
@@ -71,6 +73,15 @@ def list_statements(query: dict[str, Any]) -> Listing:
 def get_statement(statement_id: str) -> Any:
     """Show a statement, how far its import is, and what is wrong with its rows."""
     return call("ledger", "get_statement", statement_id=statement_id)
+
+
+@blueprint.get("/statements/<statement_id>/records")
+@needs("mismatches:read")
+@blueprint.arguments(UpstreamRecordQuery, location="query")
+@blueprint.listing(UpstreamRecordSchema)
+def list_statement_records(query: dict[str, Any], statement_id: str) -> Listing:
+    """List the records that say what this statement said last, in the order in which they came in."""
+    return listing("ledger", "list_statement_records", statement_id=statement_id, **query)
 
 
 def _send(file: SentFile, *, channel: str, format: str | None, is_partial: bool, filename: str | None) -> Any:

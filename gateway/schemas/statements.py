@@ -5,6 +5,8 @@ from gateway.schemas.base import PageQuery, Schema
 from shared.contracts.statements import RECORD_SOURCES, RECORD_STATUSES, STATEMENT_FORMATS, STATEMENT_STATUSES
 
 FILENAME_LENGTH_MAX = 200
+UPSTREAM_REF_LENGTH_MAX = 128
+ORDER_NO_LENGTH_MAX = 64
 
 
 class FaultSchema(Schema):
@@ -57,6 +59,14 @@ class StatementQuery(PageQuery):
 
     channel = fields.Identifier()
     status = fields.Word(STATEMENT_STATUSES)
+
+
+class UpstreamRecordQuery(PageQuery):
+    """Which records of a statement."""
+
+    upstream_ref = fields.Text(length_min=1, length_max=UPSTREAM_REF_LENGTH_MAX)
+    order_no = fields.Text(length_min=1, length_max=ORDER_NO_LENGTH_MAX)
+    status = fields.Word(RECORD_STATUSES)
 
 
 class UpstreamRecordSchema(Schema):

@@ -78,6 +78,13 @@ class UpstreamRecordView(TypedDict):
     voided: bool
 
 
+class UpstreamRecordPage(TypedDict):
+    """One page of upstream records, in the order in which they came in."""
+
+    items: list[UpstreamRecordView]
+    next_cursor: str | None
+
+
 class StatementNotFound(NotFound):
     """There is no such statement."""
 

@@ -248,6 +248,26 @@ def test_statements_are_listed_and_shown(gateway: Any, services: Any) -> None:
     assert gateway.dora.get("/api/v1/statements?status=lost").status_code == 422
 
 
+def test_the_records_of_a_statement_are_listed(gateway: Any, services: Any) -> None:
+    record = {
+        "channel": "alipay", "upstream_ref": "u1", "order_no": None, "amount": "1.00", "fee": "0", "currency": "CNY",
+        "status": "success", "occurred_at": "2026-11-22T09:30:00Z", "source": "statement", "statement_id": "sta_1",
+        "line": 2, "voided": False,
+    }  # fmt: skip
+    services.answer("ledger", "list_statement_records", {"items": [record], "next_cursor": None})
+    path = "/api/v1/statements/sta_1/records"
+    answer = gateway.dora.get(f"{path}?order_no=O-1&upstream_ref=u1&status=success&limit=7")
+    assert answer.json == {"items": [record], "next_cursor": None}
+    assert services.calls_of("ledger", "list_statement_records")[0].arguments == {
+        "statement_id": "sta_1", "order_no": "O-1", "upstream_ref": "u1", "status": "success", "limit": 7,
+        "cursor": None,
+    }  # fmt: skip
+    header, line = gateway.dora.get(path, headers={"Accept": "text/csv"}).text.splitlines()
+    assert dict(zip(header.split(","), line.split(","), strict=True))["upstream_ref"] == "u1"
+    for wrong in ("status=lost", f"order_no={'x' * 65}", "upstream_ref=", "line=2"):
+        assert gateway.dora.get(f"{path}?{wrong}").status_code == 422
+
+
 @pytest.mark.parametrize(
     ("first", "name"),
     [

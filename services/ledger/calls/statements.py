@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from services.ledger.calls.dependencies import LedgerDependencies
 from services.ledger.queries import statements as queries
 from services.ledger.usecases import statement_import, statements
-from shared.contracts.statements import StatementPage, StatementView
+from shared.contracts.statements import StatementPage, StatementView, UpstreamRecordPage
 from shared.errors import InvalidRequest, ServiceError
 from shared.passport import Passport
 from shared.rpc.entrypoints import command, query, rpc
@@ -88,6 +88,21 @@ class StatementCalls(LedgerDependencies):
     @query("mismatches:read")
     def get_statement(self, session: Session, passport: Passport, *, statement_id: str) -> StatementView:
         return queries.get_statement(session, passport, statement_id=statement_id)
+
+    @query("mismatches:read")
+    def list_statement_records(
+        self,
+        session: Session,
+        passport: Passport,
+        *,
+        statement_id: str,
+        limit: int,
+        cursor: str | None = None,
+        **filters: Any,
+    ) -> UpstreamRecordPage:
+        return queries.list_statement_records(
+            session, passport, statement_id=statement_id, limit=limit, cursor=cursor, **filters
+        )
 
     @every(seconds=IMPORT_LOOK_SECONDS)
     def import_statements(self) -> None:

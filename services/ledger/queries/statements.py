@@ -7,12 +7,13 @@ from sqlalchemy.orm import Session
 
 from services.ledger.models.entries import microseconds
 from services.ledger.models.statements import statement_view, statements, upstream_record_view, upstream_records
-from services.ledger.queries.pages import instant
+from services.ledger.queries.pages import Conditions, instant, plan_for_these_values, position
 from shared.contracts.statements import (
     StatementNotFound,
     StatementPage,
     StatementsAreForAll,
     StatementView,
+    UpstreamRecordPage,
     UpstreamRecordView,
 )
 from shared.paging import InvalidCursor, decode_cursor, encode_cursor
@@ -63,10 +64,59 @@ def list_statements(
 def get_statement(session: Session, passport: Passport, *, statement_id: str) -> StatementView:
     """Return a statement. Raises: StatementsAreForAll, StatementNotFound."""
     require_all_merchants(passport)
+    return statement_view(_statement(session, statement_id))
+
+
+def list_statement_records(
+    session: Session,
+    passport: Passport,
+    *,
+    statement_id: str,
+    limit: int,
+    cursor: str | None,
+    upstream_ref: str | None = None,
+    order_no: str | None = None,
+    status: str | None = None,
+) -> UpstreamRecordPage:
+    """Return one page of the records that say what this statement said last, in the order in which they came in.
+
+    Raises: StatementsAreForAll, StatementNotFound, InvalidCursor.
+    """
+    require_all_merchants(passport)
+    statement = _statement(session, statement_id)
+    plan_for_these_values(session)
+    c = upstream_records.c
+    # Its times lead to the few pages of the table that have its records; no index of a million rows by their
+    # statement has to be written for that.
+    conditions = [
+        c.statement_id == statement_id,
+        c.occurred_at.between(statement.first_occurred_at, statement.last_occurred_at),
+    ]
+    named = {c.upstream_ref: upstream_ref, c.order_no: order_no, c.status: status}
+    conditions += [column == value for column, value in named.items() if value is not None]
+    after, last = position(cursor, length=2) if cursor else _ends(session, conditions)
+    query = sa.select(upstream_records).where(*conditions, c.id > after, c.id <= last).order_by(c.id).limit(limit + 1)
+    rows = session.execute(query).all()
+    shown = rows[:limit]
+    return {
+        "items": [upstream_record_view(row) for row in shown],
+        "next_cursor": encode_cursor([shown[-1].id, last]) if len(rows) > limit else None,
+    }
+
+
+def _ends(session: Session, conditions: Conditions) -> tuple[int, int]:
+    """Return the numbers between which these records are, the first one excluded; each further page begins there."""
+    # A sum: for the column itself PostgreSQL would walk its key from the table's beginning.
+    number = upstream_records.c.id + 0
+    first, last = session.execute(sa.select(sa.func.min(number), sa.func.max(number)).where(*conditions)).one()
+    return (0, 0) if first is None else (first - 1, last)
+
+
+def _statement(session: Session, statement_id: str) -> Any:
     row = session.execute(sa.select(statements).where(statements.c.id == statement_id)).first()
     if row is None:
         raise StatementNotFound
-    return statement_view(row)
+    return row
 
 
 def records_of_order(session: Session, order: Any) -> list[UpstreamRecordView]:

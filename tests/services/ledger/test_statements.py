@@ -24,6 +24,7 @@ from shared.contracts.statements import (
     StatementTooLarge,
 )
 from shared.errors import IdempotencyKeyReused, InvalidRequest
+from shared.paging import InvalidCursor, encode_cursor
 from shared.passport import Passport
 from tests.conftest import person
 from tests.services.ledger.conftest import Books, own_database
@@ -367,6 +368,60 @@ def test_statements_are_listed_newest_first_page_by_page(books: Books) -> None:
             break
     assert found == taken[::-1]
     assert books.run(lambda s: queries.list_statements(s, ALICE, limit=9, cursor=None, status="refused"))["items"] == []
+
+
+def listed(books: Books, statement_id: str, *, limit: int = 100, **filters: Any) -> list[Any]:
+    """Return all records of a statement, page by page."""
+    found: list[Any] = []
+    cursor = None
+    while True:
+        wanted = {"statement_id": statement_id, "limit": limit, "cursor": cursor} | filters
+        page = books.run(lambda s, wanted=wanted: queries.list_statement_records(s, ALICE, **wanted))
+        found += page["items"]
+        assert len(page["items"]) <= limit
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return found
+
+
+def test_the_records_of_a_statement_are_listed_page_by_page_by_what_they_say(books: Books) -> None:
+    other = take(books, HEADER + row("v1") + row("u3", status="pending") + row("u4"))["statement_id"]
+    view = take(books, HEADER + "".join(row(f"u{n}", status="failed" if n == 2 else "success") for n in range(1, 6)))
+    statement_id = view["statement_id"]
+    assert (view["rows_new"], view["rows_changed"], view["rows_unchanged"]) == (3, 1, 1)
+    for limit in (1, 2, 3, 4, 100):
+        found = listed(books, statement_id, limit=limit)
+        # What it changed is its own now; what it said again, and nothing new, stays with who said it first.
+        assert [(record["upstream_ref"], record["line"]) for record in found] == [
+            ("u3", 4), ("u1", 2), ("u2", 3), ("u5", 6),
+        ]  # fmt: skip
+    assert found[1] == {
+        "channel": CHANNEL, "upstream_ref": "u1", "order_no": "O-u1", "amount": "10.00", "fee": "0.10",
+        "currency": "CNY", "status": "success", "occurred_at": "2026-11-22T09:30:00Z", "source": "statement",
+        "statement_id": statement_id, "line": 2, "voided": False,
+    }  # fmt: skip
+    assert {record["upstream_ref"] for record in listed(books, other)} == {"v1", "u4"}
+    by: list[dict[str, str]] = [{"order_no": "O-u2"}, {"upstream_ref": "u2"}, {"status": "failed"}]
+    assert [[record["line"] for record in listed(books, statement_id, **filters)] for filters in by] == [[3]] * 3
+    assert listed(books, statement_id, upstream_ref="v1") == []
+    assert listed(books, statement_id, upstream_ref="u2", status="success") == []
+
+
+def test_a_statement_that_wrote_nothing_has_no_records(books: Books) -> None:
+    refused = take(books, HEADER + row("u1", amount="x"))["statement_id"]
+    waiting = send(books, HEADER + row("u1")).result["statement_id"]
+    assert listed(books, refused) == listed(books, waiting) == []
+
+
+def test_records_of_a_statement_are_as_the_statement_is_for_those_who_see_all(books: Books, bob: Passport) -> None:
+    wanted: Any = {"statement_id": take(books, HEADER + row("u1"))["statement_id"], "limit": 10, "cursor": None}
+    with pytest.raises(StatementsAreForAll):
+        books.run(lambda s: queries.list_statement_records(s, bob, **wanted))
+    with pytest.raises(StatementNotFound):
+        books.run(lambda s: queries.list_statement_records(s, ALICE, **wanted | {"statement_id": "sta_x"}))
+    for cursor in ("x", encode_cursor([1]), encode_cursor(["a", 1]), encode_cursor([-1, 1]), encode_cursor([1, 2**63])):
+        with pytest.raises(InvalidCursor):
+            books.run(lambda s, cursor=cursor: queries.list_statement_records(s, ALICE, **wanted | {"cursor": cursor}))
 
 
 def test_an_import_that_dies_leaves_nothing_and_the_next_one_does_it(
