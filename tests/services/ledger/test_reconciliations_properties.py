@@ -19,6 +19,7 @@ DAYS = [
     ("Asia/Shanghai", date(2026, 11, 20)),
     ("America/New_York", date(2026, 3, 8)),
     ("America/New_York", date(2026, 11, 1)),
+    ("Europe/Berlin", date(2026, 10, 25)),
     ("Australia/Lord_Howe", date(2026, 10, 4)),
     ("Asia/Kathmandu", date(2026, 11, 20)),
 ]
@@ -127,7 +128,7 @@ class World:
                 order = orders.get(record["order_no"] or "")
                 since = max(record["at"], order["at"]) if order and order["at"] else record["at"]
                 if kind in ("duplicate_upstream", "amount_mismatch"):
-                    since = datetime.min.replace(tzinfo=UTC)
+                    since = datetime(2, 1, 1, tzinfo=UTC)
                 found[kind, record["order_no"], record["upstream_ref"]] = since
         named = {record["order_no"] for record in records}
         for order in orders.values():
@@ -202,3 +203,102 @@ def test_a_changed_world_heals_and_opens_to_what_a_fresh_one_shows(
     assert sum(run["healed"] for run in runs) >= len(healed)
     again = [reconcile(session, each) for each in rng.sample(days, 3)]
     assert (open_ones(session), sum(run["healed"] for run in again)) == (expected, 0)
+
+
+class Watched:
+    """What runs and people make of a changing world, told from the documentation: one plain set of rows."""
+
+    def __init__(self, session: Session, rng: random.Random, day: date, zone_name: str) -> None:
+        self.session, self.rng, self.zone_name, self.day = session, rng, zone_name, day
+        self.days = [day + timedelta(days=off) for off in (-1, 0, 1)]
+        self.world = World(rng, day, zone_name)
+        self.world.write(session)
+        self.rows: dict[Subject, dict[str, Any]] = {}
+
+    def change(self) -> None:
+        """Have other orders, and other words of the platform, some of them of what was there."""
+        before = {record["upstream_ref"]: record for record in self.world.records}
+        orders = {order["order_no"]: order for order in self.world.orders}
+        self.world = World(self.rng, self.day, self.zone_name)
+        self.world.orders = [self._one_of(order, orders.get(order["order_no"])) for order in self.world.orders]
+        self.world.records = [self._one_of(record, before.get(record["upstream_ref"])) for record in self.world.records]
+        there = {record["upstream_ref"] for record in self.world.records}
+        self.world.records += [record for ref, record in before.items() if ref not in there]  # none ever goes
+        self.world.replace(self.session)
+
+    def _one_of(self, new: Any, old: Any) -> Any:
+        if old is None:
+            return new
+        return old if self.rng.random() < 0.6 else new | {"channel": old["channel"]}
+
+    def close_one(self) -> None:
+        """Close an open mismatch as a person does."""
+        wanted = sorted((subject for subject, row in self.rows.items() if row["status"] == "open"), key=str)
+        if wanted:
+            subject = self.rng.choice(wanted)
+            self.rows[subject] |= {"status": "ignored", "resolution": "ignored"}
+            closing = sa.text("update mismatches set status = 'ignored', resolution = 'ignored' where id = :id")
+            self.session.execute(closing, {"id": mismatches(self.session)[subject].id})
+
+    def run(self) -> None:
+        """Reconcile one of the days, at some instant, and say beforehand what comes of it."""
+        day = self.rng.choice(self.days)
+        _, end = day_bounds(day, self.zone_name)
+        judged_at = end + self.rng.choice([timedelta(0), timedelta(minutes=30), timedelta(hours=1), timedelta(days=9)])
+        expected, found, healed = self._judge(day, judged_at)
+        terms = {"zone_name": self.zone_name, "grace_seconds": 3600, "judged_at": judged_at}
+        run = reconcile(self.session, day, **terms)
+        assert (run["expected"], run["found"], run["healed"]) == (expected, found, healed)
+        there = {
+            subject: {"status": row.status, "resolution": row.resolution, "day": row.day}
+            for subject, row in mismatches(self.session).items()
+        }
+        assert there == {
+            subject: {name: row[name] for name in ("status", "resolution", "day")} for subject, row in self.rows.items()
+        }
+        last_acts = (
+            "select distinct on (mismatch_id) mismatch_id, status_after from mismatch_history order by 1, id desc"
+        )
+        noted = dict(self.session.execute(sa.text(last_acts)).all())
+        assert all(noted[row.id] == row.status for row in mismatches(self.session).values() if row.status != "ignored")
+
+    def _judge(self, day: date, judged_at: datetime) -> tuple[int, int, int]:
+        of_day = self.world.unfit(*day_bounds(day, self.zone_name))
+        ever = self.world.unfit(datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+        open_ones = {s for s, row in self.rows.items() if row["status"] == "open" and row["day"] == day}
+        refs = {ref for _, _, ref in open_ones if ref is not None}
+        alone = {order_no for kind, order_no, _ in open_ones if kind == "missing_upstream"}
+        unfit = of_day | {
+            subject: since
+            for subject, since in ever.items()
+            if subject[2] in refs or (subject[0] == "missing_upstream" and subject[1] in alone)
+        }
+        found = {s for s, since in unfit.items() if s in open_ones or since + timedelta(hours=1) <= judged_at}
+        for subject in found:
+            sides, row = self._sides(subject), self.rows.get(subject)
+            if row is not None and row["status"] == "ignored" and row["sides"] == sides:
+                row["day"] = day
+            else:
+                self.rows[subject] = {"status": "open", "resolution": None, "day": day, "sides": sides}
+        healed = open_ones - unfit.keys()
+        for subject in healed:
+            self.rows[subject] |= {"status": "reconciled", "resolution": "healed"}
+        return len(unfit) - len(found), len(found), len(healed)
+
+    def _sides(self, subject: Subject) -> Any:
+        _, order_no, ref = subject
+        orders = [o for o in self.world.orders if o["order_no"] == order_no and o["channel"] == CHANNEL]
+        records = [r for r in self.world.records if r["upstream_ref"] == ref and r["channel"] == CHANNEL]
+        return [[(one["status"], one["amount"], one["currency"]) for one in side] for side in (orders, records)]
+
+
+@pytest.mark.parametrize(("zone_name", "day"), DAYS)
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_changes_between_runs_each_mismatch_is_as_the_documentation_has_it(
+    session_of: Callable[[str], Session], zone_name: str, day: date, seed: int
+) -> None:
+    watched = Watched(session_of("ledger"), random.Random(f"{zone_name} {day} {seed}"), day, zone_name)
+    for _ in range(12):
+        watched.run()
+        for _ in range(watched.rng.randint(0, 2)):
+            watched.rng.choice([watched.change, watched.close_one])()
