@@ -16,6 +16,7 @@ MASK = "***"
 CARD_DIGITS_MIN, CARD_DIGITS_MAX = 13, 19
 # Nothing shorter than a card number is secret by its looks: nearly all texts are passed over by their length.
 TEXT_LENGTH_MIN = CARD_DIGITS_MIN
+_NO_TEXTS = frozenset({int, bool, float, type(None)})
 NAMES_REMEMBERED = 1024
 NAME_LENGTH_MAX = 64
 
@@ -82,7 +83,7 @@ def mask_typed(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
         masked = {}
         for name, part in value.items():
-            if type(part) is not str or len(part) >= TEXT_LENGTH_MIN:
+            if len(part) >= TEXT_LENGTH_MIN if type(part) is str else type(part) not in _NO_TEXTS:
                 typed = mask_typed(part, name)
                 if typed is not part:
                     masked[name] = typed
@@ -101,7 +102,8 @@ def secret_in(value: Any, key: str = "") -> Secret | None:
         return _secret_in_text(value, key) if len(value) >= TEXT_LENGTH_MIN else None
     if isinstance(value, dict):
         for name, part in value.items():
-            if (type(part) is not str or len(part) >= TEXT_LENGTH_MIN) and (found := secret_in(part, name)):
+            is_looked_at = len(part) >= TEXT_LENGTH_MIN if type(part) is str else type(part) not in _NO_TEXTS
+            if is_looked_at and (found := secret_in(part, name)):
                 return found
             if len(name) >= TEXT_LENGTH_MIN and (found := _secret_in_text(name)):
                 return found

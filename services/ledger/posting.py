@@ -5,6 +5,7 @@ it is written. Nothing is asked of another service in between. See docs/decision
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
@@ -62,10 +63,13 @@ class Posting:
 Outcome = Answer | ServiceError
 
 
-def post(session: Session, postings: Sequence[Posting], *, threshold: Threshold) -> list[Outcome]:
+def post(
+    session: Session, postings: Sequence[Posting], *, threshold: Threshold, is_within: bool = False
+) -> list[Outcome]:
     """Post what the requests ask for, in their order, and return each one's answer or refusal.
 
-    Raises: PostingRaced. The session is then only good for a rollback.
+    is_within: whether the transaction holds more than this, and may try again after PostingRaced.
+    Raises: PostingRaced. Unless `is_within`, the session is then only good for a rollback.
     Emits: BalancesChanged for each request and 500 entries, LargeChangeDetected.
     Locks: the keys, then the accounts by ascending id.
     Idempotent: on each call's idempotency key; a replay has the first answer.
@@ -78,7 +82,7 @@ def post(session: Session, postings: Sequence[Posting], *, threshold: Threshold)
         outcomes[n], posted = _decide(ledger, postings[n])
         events += [(event, postings[n].call) for event in events_of(posted, threshold)]
     if fresh:
-        _write(connection, ledger, events, [(postings[n].call, outcomes[n]) for n in fresh])
+        _write(connection, ledger, events, [(postings[n].call, outcomes[n]) for n in fresh], is_within=is_within)
     return [outcome for outcome in outcomes if outcome is not None]
 
 
@@ -133,6 +137,8 @@ def _write(
     ledger: "_Ledger",
     events: Sequence[tuple[Event, Call]],
     outcomes: Sequence[tuple[Call, Outcome | None]],
+    *,
+    is_within: bool,
 ) -> None:
     """Write accounts, entries, sums, events and answers. Raises: PostingRaced."""
     opened, touched = ledger.entered_accounts()
@@ -143,9 +149,11 @@ def _write(
         | _event_columns([outbox_row(event, call) for event, call in events])
         | _answer_columns(outcomes)
     )
-    [(opened_count,)] = posting_sql.run(connection, posting_sql.WRITE, parameters)
-    if opened_count != len(opened):
-        raise PostingRaced
+    # Only who opens an account can lose a race for it: all others save two round trips.
+    with connection.begin_nested() if is_within and opened else nullcontext():
+        [(opened_count,)] = posting_sql.run(connection, posting_sql.WRITE, parameters)
+        if opened_count != len(opened):
+            raise PostingRaced
 
 
 def _decide(ledger: "_Ledger", posting: Posting) -> tuple[Outcome, list[_Posted]]:
@@ -167,7 +175,8 @@ def _decide(ledger: "_Ledger", posting: Posting) -> tuple[Outcome, list[_Posted]
                 ledger.go_back(mark)
                 refusal.extra["index"] = index
                 return refusal, []
-            results.append(refusal)
+            # Its traceback holds this frame, and so the whole batch, until the collector finds the ring.
+            results.append(refusal.with_traceback(None))
     posted = [result for result in results if not isinstance(result, ServiceError)]
     if posting.is_batch:
         return Answer(_batch_json(results, posted=len(posted))), posted

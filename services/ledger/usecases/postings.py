@@ -111,7 +111,7 @@ def check_changes(raws: Sequence[Any], *, is_admin: bool) -> list[Change | Servi
             try:
                 checked.append(check_change(raw, is_admin=is_admin))
             except ServiceError as error:
-                checked.append(error)
+                checked.append(error.with_traceback(None))  # which holds this frame, and so itself
         time.sleep(0)
     return checked
 
@@ -220,13 +220,10 @@ def post_within(
     call = replace(current_call.get(), passport=passport, idempotency_key=None)
     posting = Posting(call, changes, is_batch=True, is_of_order=is_of_order)
     for _ in range(ATTEMPTS_MAX):
-        savepoint = session.begin_nested()
         try:
-            [outcome] = post(session, [posting], threshold=threshold)
+            [outcome] = post(session, [posting], threshold=threshold, is_within=True)
         except PostingRaced:
-            savepoint.rollback()
             continue
-        savepoint.commit()
         if isinstance(outcome, ServiceError):
             outcome.extra.pop("index", None)
             raise outcome

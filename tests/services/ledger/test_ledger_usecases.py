@@ -1,5 +1,6 @@
 """What a request to post is refused for, before and while it is posted."""
 
+import gc
 import time
 from dataclasses import replace
 from threading import Semaphore
@@ -126,6 +127,20 @@ def test_invalid_batch_may_come_again_under_its_key(books: Books, alice: Passpor
     with pytest.raises(WrongSign):
         post_batch(books, alice, [raw_change(amount="-1.00")], is_atomic=True, key="k")
     assert post_batch(books, alice, [raw_change()], is_atomic=True, key="k")["posted"] == 1
+
+
+def test_refused_changes_leave_no_ring_that_holds_their_batch(books: Books, alice: Passport) -> None:
+    overdrawn = [raw_change(type=323, amount="-1.00") for _ in range(500)]
+    invalid = [raw_change(amount="no amount") for _ in range(500)]
+    post_batch(books, alice, overdrawn[:1] + invalid[:1], is_atomic=False)
+    gc.collect()
+    gc.disable()
+    try:
+        view = post_batch(books, alice, overdrawn + invalid, is_atomic=False)
+        assert view["refused"] == 1_000
+        assert gc.collect() < 500
+    finally:
+        gc.enable()
 
 
 def test_many_merchants_that_do_not_exist_are_not_all_asked_for(books: Books, alice: Passport) -> None:
