@@ -119,7 +119,7 @@ def finish_statement(
     Raises, in order: StatementsAreForAll; StatementNotFound; StatementNotReceiving; StatementIncomplete;
     IdempotencyKeyReused; what the first upload with this key was refused for; StatementEmpty;
     StatementAlreadyImported.
-    Locks: the statement.
+    Locks: the statement, its key, its file.
     """
     require_all_merchants(passport)
     own = (statements.c.id == statement_id, statements.c.actor_id == passport.actor_id)
@@ -139,13 +139,15 @@ def finish_statement(
         raise StatementIncomplete
     digest = bytes.fromhex(sha256)
     if idempotency_key is not None:
+        # One upload that is sent twice at once: the second waits here, and is answered as the first was.
+        _wait_for_others(session, f"key {passport.actor_id} {idempotency_key}")
         first = _of_key(session, passport, idempotency_key)
         if first is not None:
             return _replayed(first, row, digest)
     if not size_bytes:
         raise StatementEmpty
     # Two uploads of one file at once: the second waits here until the first is known.
-    session.execute(sa.text("select pg_advisory_xact_lock(hashtextextended(:file, 0))"), {"file": row.channel + sha256})
+    _wait_for_others(session, f"file {row.channel} {sha256}")
     c = statements.c
     taken = sa.select(c.id).where(c.channel == row.channel, c.sha256 == digest, c.status.in_(("importing", "imported")))
     if (first_id := session.scalar(taken)) is not None:
@@ -159,6 +161,12 @@ def finish_statement(
     }
     importing = sa.update(statements).where(statements.c.id == statement_id).values(values).returning(statements)
     return Answer(statement_view(session.execute(importing).one()))
+
+
+def _wait_for_others(session: Session, what: str) -> None:
+    """Wait until no other transaction ends an upload with this key, or of this file."""
+    locking = sa.text("select pg_advisory_xact_lock(hashtextextended('statement ' || :what, 0))")
+    session.execute(locking, {"what": what})
 
 
 def refusal_of(view: StatementView) -> StatementInvalid:

@@ -1,7 +1,9 @@
 """A statement comes in whole or not at all, and once; its faults are named; whoever dies of it leaves nothing half."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
@@ -299,6 +301,58 @@ def test_a_key_gets_the_first_answer_again_and_serves_no_other_file(books: Books
     with pytest.raises(StatementInvalid) as refusal:
         send(books, "nonsense\n1\n", key="bad")
     assert refusal.value.extra["is_replayed"]
+
+
+def finish_at_once(books: Books, *uploads: dict[str, Any]) -> list[Any]:
+    """End uploads at the same time. Returns: what each was answered, or was refused for."""
+    statement_ids = []
+    for upload in uploads:
+        begun = {"channel": CHANNEL, "format": "csv"} | upload.get("terms", {})
+        statement_id = books.run(lambda s, begun=begun: statements.begin_statement(s, ALICE, **begun))["statement_id"]
+        add(books, statement_id, 0, upload["content"])
+        statement_ids.append(statement_id)
+    barrier = threading.Barrier(len(uploads))
+    context = copy_context()
+
+    def finish(statement_id: str, upload: dict[str, Any]) -> Any:
+        ended = {
+            "statement_id": statement_id, "chunks": 1, "size_bytes": len(upload["content"]),
+            "sha256": hashlib.sha256(upload["content"]).hexdigest(), "idempotency_key": upload["key"],
+        }  # fmt: skip
+
+        def work(session: Any) -> Any:
+            answer = statements.finish_statement(session, ALICE, **ended)
+            session.execute(sa.text("select pg_sleep(0.2)"))  # the others come meanwhile
+            return answer
+
+        barrier.wait()
+        try:
+            return context.copy().run(lambda: books.run(work))
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(len(uploads)) as pool:
+        return list(pool.map(finish, statement_ids, uploads))
+
+
+def test_one_upload_that_is_sent_twice_at_once_is_one(books: Books) -> None:
+    upload = {"content": (HEADER + row("u1")).encode(), "key": "k"}
+    first, second = sorted(finish_at_once(books, upload, upload), key=lambda answer: answer.is_replayed)
+    assert (first.is_replayed, second.is_replayed) == (False, True)
+    assert first.result["statement_id"] == second.result["statement_id"]
+
+
+def test_two_uploads_with_one_key_at_once_are_one_and_a_refusal(books: Books) -> None:
+    answers = finish_at_once(books, *({"content": (HEADER + row(ref)).encode(), "key": "k"} for ref in ("u1", "u2")))
+    assert {type(answer).__name__ for answer in answers} == {"Answer", "IdempotencyKeyReused"}
+
+
+def test_one_file_from_two_clients_at_once_is_taken_once_for_each_channel(books: Books) -> None:
+    books.run(lambda session: add_channel(session, "wechat"))
+    content = (HEADER + row("u1")).encode()
+    uploads = [{"content": content, "key": None, "terms": {"channel": code}} for code in (CHANNEL, CHANNEL, "wechat")]
+    answers = finish_at_once(books, *uploads)
+    assert sorted(type(answer).__name__ for answer in answers) == ["Answer", "Answer", "StatementAlreadyImported"]
 
 
 def test_an_upload_is_its_senders_in_order_and_whole(books: Books, charlie: Passport) -> None:
