@@ -4,6 +4,7 @@ The platform is the simulator that runs beside the services: another process, as
 """
 
 import secrets
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,6 +21,7 @@ from tests.e2e.conftest import Api, Platform, eventually
 
 ORDERS, COPIES, AT_ONCE = 500, 20, 20
 ORDERS_IN_TURN = 25
+KILLED_ORDERS = 30
 AMOUNT = "10.00"
 
 
@@ -108,6 +110,45 @@ def test_five_hundred_orders_are_settled_once_by_twenty_callbacks_each_and_refun
     assert {item["sum"] for item in platform.admin.get("/trial-balance").json()["items"]} == {"0"}
     listed = platform.admin.get("/orders", channel=code, status="refunded", limit=500).json()["items"]
     assert {item["order_no"] for item in listed} == set(numbers)
+
+
+@pytest.mark.timeout(600)
+def test_two_instances_settle_once_though_they_are_killed_amid_a_crowd_of_callbacks(
+    platform: Platform, simulator: PlatformClient
+) -> None:
+    merchant_id, buyer = platform.merchant(), f"buyer-{secrets.token_hex(4)}"
+    code = register(platform, simulator)
+    fields = {"merchant_id": merchant_id, "user_id": buyer, "channel": code}
+    platform.system.scale("ledger", 2)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            numbers = list(pool.map(lambda _: create(fresh(platform), **fields), range(KILLED_ORDERS)))
+        payments = [{"account": code, "order_no": number, "amount": AMOUNT, "currency": "CNY"} for number in numbers]
+        refs = [payment["upstream_ref"] for payment in simulator.make_payments(payments)]
+        # It takes longer to answer than it takes until the next kill.
+        simulator.order_fault("delay", "query", account=code, times=None, delay_seconds=0.3)
+        with ThreadPoolExecutor(2) as pool:
+            how = {"times": COPIES, "at_once": AT_ONCE, "is_same_message": False}
+            delivering = pool.submit(simulator.deliver, code, upstream_refs=refs, **how)
+            kills = 0
+            while not delivering.done() and kills < 3:
+                time.sleep(1.5)
+                platform.system.kill("ledger")
+                kills += 1
+            found = delivering.result()
+        simulator.clear_faults()
+        assert kills > 0
+        platform.system.wait_ready()
+        # What was given up is delivered again, as platforms do.
+        again = simulator.deliver(code, upstream_refs=refs, at_once=4)
+        assert set(found["outcomes"]) <= {"settled", "already", "given_up"}
+        assert set(again["outcomes"]) <= {"settled", "already"}
+        assert counts(platform.admin, user_id=buyer) == {321: (KILLED_ORDERS, f"{KILLED_ORDERS}0.00")}
+        assert {item["sum"] for item in platform.admin.get("/trial-balance").json()["items"]} <= {"0"}
+        settled = platform.admin.get("/orders", channel=code, status="settled", limit=500).json()["items"]
+        assert {item["order_no"] for item in settled} == set(numbers)
+    finally:
+        platform.system.scale("ledger", 1)
 
 
 def test_callback_settles_what_the_platform_confirms_and_leaves_the_rest(
