@@ -49,8 +49,8 @@ with act as (
            {content_of(order_history, "h", but=("id",))} as said
       from order_history h window acts as (partition by h.order_id order by h.id)
 )
-select format('Order %s: its act %s (%s) is not what was noted, or one before it is missing.', o.order_no, a.id, a.act)
-           as detail, o.merchant_id
+select format('Order %s: its act %s (%s) is not what was noted, or one before it is missing.',
+              coalesce(o.order_no, format('of id %s, which is gone', a.order_id)), a.id, a.act) as detail, o.merchant_id
   from act a left join orders o on o.id = a.order_id
  where o.id is null
     or a.digest is distinct from sha256(coalesce(a.previous_digest, '') || a.order_digest || a.said)
@@ -86,7 +86,7 @@ select format('Order %s says that %s was given back; its entries say %s.', o.ord
  order by o.id
 """
 _TRANSFERS: Final = f"""
-select format('Transfer %s is not what was decided.', t.transfer_id) as detail, t.merchant_id
+select format('Transfer %s of %s is not what was decided.', t.transfer_id, t.card_id) as detail, t.merchant_id
   from card_transfers t where t.digest is distinct from sha256({content_of(card_transfers, "t")})
  order by t.transfer_id
 """
@@ -122,6 +122,7 @@ select format('Correction %s is not what its mismatch''s history says of it.', c
                          where h.correction_id = c.id and h.act in ('approve', 'reject')
                            and h.actor_id = c.decided_by and h.actor_name = c.decided_by_name
                            and h.reason is not distinct from c.decided_reason))
+    or (c.decided_by is null and num_nonnulls(c.decided_by_name, c.decided_reason) > 0)
     or (c.decided_by is null
         and exists (select from mismatch_history h
                      where h.correction_id = c.id and h.act in ('approve', 'reject')))
@@ -153,13 +154,13 @@ union all
 select format('Record %s of %s is by no correction.', r.upstream_ref, r.channel), null
   from upstream_records r
  where r.source = 'correction'
-   and not exists (select from corrections c
+   and not exists (select from corrections c join mismatches m on m.id = c.mismatch_id and m.channel = r.channel
                     where r.upstream_ref = 'correction:' || c.id and c.status in ('applied', 'reversed')
                       and c.content -> 'new_record' @> jsonb_build_object('order_no', r.order_no, 'amount', r.amount,
                           'fee', r.fee, 'currency', r.currency, 'status', r.status)
                       and (c.content -> 'new_record' ->> 'occurred_at')::timestamptz = r.occurred_at)
 union all
-select format('Correction %s: the record by which it says what we say is gone.', c.id), null
+select format('Record correction:%s, by which a correction says what we say, is gone.', c.id), null
   from corrections c
  where c.status in ('applied', 'reversed') and jsonb_typeof(c.content -> 'new_record') = 'object'
    and not exists (select from upstream_records r
@@ -227,9 +228,9 @@ def _proposals(session: Session) -> Iterator[Finding]:
     """Yield the corrections whose content is not what was proposed."""
     rows = session.execute(sa.select(corrections).order_by(corrections.c.id).execution_options(yield_per=ROWS_AT_ONCE))
     for n, row in enumerate(rows):
-        content = row.content
+        content = row.content if isinstance(row.content, dict) else {}
         said = (content.get("to"), content.get("reason"), content.get("reverses"))
-        if digest_of(content) != bytes(row.content_sha256) or said != (row.direction, row.reason, row.reversal_of):
+        if digest_of(content) != row.content_sha256 or said != (row.direction, row.reason, row.reversal_of):
             yield Finding("correction", f"Correction {row.id} does not say what was proposed.")
         if n % ROWS_AT_ONCE == 0:
             time.sleep(0)
