@@ -28,9 +28,13 @@ class StrictParser(FlaskParser):
         return json_of(req) if has_body(req) else core.missing
 
     def load_querystring(self, req: Request, schema: ma.Schema) -> Any:
-        """Return the query. No text with a NUL can be stored, so none is taken."""
+        """Return the query. No text with a NUL can be stored, so none is taken; of two filters none is passed over."""
         if b"%00" in req.query_string:
             raise InvalidRequest("The query holds a NUL character.", errors={"query": ["NUL is not allowed."]})
+        lists = {field.data_key or name for name, field in schema.fields.items() if isinstance(field, ma.fields.List)}
+        for name, values in req.args.lists():
+            if len(values) > 1 and name not in lists:
+                raise InvalidRequest.of_field(mask_text(name), "Give it once.")
         return super().load_querystring(req, schema)
 
     def handle_error(self, error: ma.ValidationError, *args: Any, **kwargs: Any) -> NoReturn:

@@ -134,9 +134,18 @@ def test_range_reaches_the_ledger_in_utc(gateway: Any, services: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [{"date": "24.11.2026"}, {"min_amount": "a"}, {"from": "now"}, {"colour": "red"}, {"limit": "501"}]
+    "query",
+    [
+        {"date": "24.11.2026"},
+        {"min_amount": "a"},
+        {"from": "now"},
+        {"colour": "red"},
+        {"limit": "501"},
+        {"currency": ["CNY", "JPY"]},
+        {"cursor": ["a", "a"]},
+    ],
 )
-def test_wrong_filter_is_refused(gateway: Any, query: dict[str, str]) -> None:
+def test_wrong_filter_is_refused(gateway: Any, query: dict[str, Any]) -> None:
     assert gateway.dora.get("/api/v1/balance-logs", query_string=query).status_code == 422
 
 

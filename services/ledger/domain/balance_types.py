@@ -138,9 +138,10 @@ def codes_of(*, types: Sequence[str | int], groups: Sequence[str]) -> list[int] 
 
 
 def _codes_of_word(word: str | int, field: str) -> set[int]:
-    if field == "type" and str(word).isdecimal() and len(str(word)) <= CODE_DIGITS_MAX:
-        return {int(word)}
+    text = str(word)
+    if field == "type" and text.isascii() and text.isdecimal() and len(text) <= CODE_DIGITS_MAX:
+        return {int(text)}
     found = {t.code for t in BALANCE_TYPES.values() if word == t.group or (field == "type" and word == t.name)}
     if not found:
-        raise UnknownBalanceType.of_field(field, f"There is no balance {field} {str(word)[:64]!r}.")
+        raise UnknownBalanceType.of_field(field, f"There is no balance {field} {text[:64]!r}.")
     return found

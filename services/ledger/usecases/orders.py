@@ -145,7 +145,8 @@ def settle_order(
     after = state_after(order.status, Verb.SETTLE)
     if after == order.status:
         if upstream_ref is not None and upstream_ref != order.upstream_ref:
-            raise OrderSettledOtherwise(upstream_ref=order.upstream_ref)
+            how = "without a reference" if order.upstream_ref is None else f"with {order.upstream_ref}"
+            raise OrderSettledOtherwise(f"The order is settled {how}.", upstream_ref=order.upstream_ref)
         return order_view(order)
     _lock_account(session, order)
     if is_posted_past(session, order):

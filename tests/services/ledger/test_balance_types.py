@@ -92,7 +92,9 @@ def test_filter_takes_codes_names_and_groups(
     assert codes_of(types=types, groups=groups) == codes
 
 
-@pytest.mark.parametrize(("types", "groups"), [(["Bonus"], []), ([], ["Refund"]), (["99999"], []), (["²"], [])])
+@pytest.mark.parametrize(
+    ("types", "groups"), [(["Bonus"], []), ([], ["Refund"]), (["99999"], []), (["²"], []), (["３２１"], [])]
+)
 def test_filter_refuses_words_that_nobody_knows(types: list[str | int], groups: list[str]) -> None:
     with pytest.raises(UnknownBalanceType):
         codes_of(types=types, groups=groups)

@@ -182,6 +182,10 @@ def test_settling_with_another_reference_is_refused(session: Session) -> None:
     with pytest.raises(OrderSettledOtherwise):
         settle(session, order_no, upstream_ref="up-2")
     assert len(entries_of(session, order_no)) == 1
+    without = create(session, kind="recharge")["order_no"]
+    settle(session, without)
+    with pytest.raises(OrderSettledOtherwise, match="without a reference"):
+        settle(session, without, upstream_ref="up-3")
 
 
 def test_refusal_leaves_the_order_as_it_was(session: Session) -> None:
