@@ -44,6 +44,7 @@ class Record(Protocol):
 
     order_no: str | None
     status: str
+    source: str
     voided_by: str | None
 
 
@@ -138,15 +139,17 @@ def outcome_of(order: Order | None, payment: Payment) -> Outcome:
     return Outcome.ALREADY if is_same else Outcome.CONTRADICTED
 
 
-def outcome_beside(record: Record, payment: Payment) -> Outcome:
+def outcome_beside(record: Record, payment: Payment, *, is_asked: bool) -> Outcome:
     """Return what a payment that would settle its order comes to, beside what is known of it.
 
     One that paid another order settles no second one, nor does one that a correction judged to count for nothing. What
     failed or was given back after this was said does not come back to life.
+    is_asked: whether the platform said it when it was asked, which no callback stands against.
     """
     if record.order_no != payment.order_no or record.voided_by is not None:
         return Outcome.CONTRADICTED
-    return Outcome.NOTED if record.status in ("failed", "refunded") else Outcome.SETTLED
+    is_over = record.status in ("failed", "refunded") and not (is_asked and record.source == "callback")
+    return Outcome.NOTED if is_over else Outcome.SETTLED
 
 
 def payment_view(payment: Payment) -> dict[str, Any]:

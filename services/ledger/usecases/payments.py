@@ -44,7 +44,8 @@ _LOCK_PAYMENT: Final = sa.text(
 )
 
 # As a statement's row is: over what is known, unless it says nothing new, and never back in time. Whatever a platform
-# says by itself, it stays with the order that it paid: only its books, a statement, take it away from there.
+# says by itself, it stays with the order that it paid: only its books, a statement, take it away. Which order
+# a callback named counts for nothing where the platform, when asked, names another.
 _RECORD: Final = sa.text(
     f"""
     insert into upstream_records as r
@@ -57,7 +58,9 @@ _RECORD: Final = sa.text(
      where (r.order_no, r.amount, r.fee, r.currency, r.status, r.occurred_at) is distinct from
            (excluded.order_no, excluded.amount, coalesce(:fee, r.fee), excluded.currency, excluded.status,
             excluded.occurred_at)
-       and (excluded.occurred_at, {_RANK.format("excluded")}) >= (r.occurred_at, {_RANK.format("r")})
+       and ((excluded.occurred_at, {_RANK.format("excluded")}) >= (r.occurred_at, {_RANK.format("r")})
+            or (r.source = 'callback' and excluded.source = 'query'
+                and r.order_no is distinct from excluded.order_no))
        and (r.order_no is not distinct from excluded.order_no
             or not exists (select from orders where order_no = r.order_no and channel = r.channel
                               and upstream_ref = r.upstream_ref and settled_at is not null))
@@ -193,7 +196,7 @@ def take_report(
     is_news = _keep_record(session, channel, report)
     outcome = outcome_of(order, payment)
     if outcome is Outcome.SETTLED:
-        outcome = outcome_beside(_record(session, channel, payment), payment)
+        outcome = outcome_beside(_record(session, channel, payment), payment, is_asked=report.source == "query")
     if outcome is Outcome.SETTLED:
         outcome = _settle(session, passport, payment, threshold)
     elif outcome is Outcome.FAILED:

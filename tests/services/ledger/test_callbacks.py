@@ -438,6 +438,19 @@ def answered(
     return 200, signature | (more or {}), body
 
 
+@pytest.mark.parametrize("forged", [{"status": "refunded"}, {"order_no": "another"}, {"status": "pending"}])
+def test_forged_callback_does_not_keep_a_confirmed_payment_from_its_order(
+    books: CallbackBooks, platform: QueryApi, forged: dict[str, str]
+) -> None:
+    number = books.order(channel="askable")
+    platform.payments = [payment(number)]
+    soon = (datetime.now(UTC) + timedelta(hours=23)).isoformat()
+    books.receive(payment(number, time=soon) | forged, code="askable")
+    assert books.receive(payment(number), code="askable")["outcome"] == "settled"
+    [(upstream_ref, order_no, *_)] = books.records()
+    assert (upstream_ref, order_no) == (f"up-{number}", number)
+
+
 def other_question(headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
     return 200, signed(body.decode(), webhook_id="qry_other")[0], body
 

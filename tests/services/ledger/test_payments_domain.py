@@ -34,6 +34,7 @@ class Record:
 
     order_no: str | None = "P-1"
     status: str = "success"
+    source: str = "callback"
     voided_by: str | None = None
 
 
@@ -108,4 +109,10 @@ def test_first_that_was_paid_leads_else_what_may_be_yet(payments: list[Payment],
     ],
 )
 def test_what_is_known_of_a_payment_stands_beside_what_is_said(record: Record, outcome: str) -> None:
-    assert outcome_beside(record, payment()).value == outcome
+    assert outcome_beside(record, payment(), is_asked=False).value == outcome
+
+
+@pytest.mark.parametrize("status", ["failed", "refunded"])
+def test_no_callback_stands_against_what_the_platform_says_when_asked(status: str) -> None:
+    for source, outcome in (("callback", "settled"), ("query", "noted"), ("statement", "noted")):
+        assert outcome_beside(Record(status=status, source=source), payment(), is_asked=True).value == outcome
