@@ -11,8 +11,8 @@ from datetime import datetime
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
+from services.ledger.domain.days import DayOf
 from services.ledger.domain.mismatches import Kind as MismatchKind
 from services.ledger.domain.orders import FEE_TYPE, REFUNDABLE, Kind, Status, refund_type, settled_type
 from shared.contracts.mismatches import MismatchOutdated, NotCorrectable, OrderTermsRequired, ProposalOutdated
@@ -115,11 +115,12 @@ class Sides:
     others: int
 
 
-def plan(sides: Sides, *, to: str, reason: str, zone_name: str) -> Content:
+def plan(sides: Sides, *, to: str, reason: str, day_of: DayOf) -> Content:
     """Return what a correction of a mismatch changes.
 
     to: `upstream` has our side say what the platform says; `local` has ours stand, and the platform's record count
     for nothing.
+    day_of: the day of the books that an instant is of.
     Raises, in order: MismatchOutdated; OrderTermsRequired; NotCorrectable.
     """
     _check_is_as_found(sides)
@@ -136,7 +137,7 @@ def plan(sides: Sides, *, to: str, reason: str, zone_name: str) -> Content:
     }
     if to == "local":
         return content | _standing_by_ours(sides)
-    return content | _following_the_platform(sides, zone_name)
+    return content | _following_the_platform(sides, day_of)
 
 
 def _check_is_as_found(sides: Sides) -> None:
@@ -207,7 +208,7 @@ def _voided(record: RecordSide) -> Content:
     }
 
 
-def _following_the_platform(sides: Sides, zone_name: str) -> Content:
+def _following_the_platform(sides: Sides, day_of: DayOf) -> Content:
     order, record = sides.order, sides.record
     if sides.kind == MismatchKind.DUPLICATE_UPSTREAM:
         raise NotCorrectable(
@@ -222,9 +223,9 @@ def _following_the_platform(sides: Sides, zone_name: str) -> Content:
     if record is not None and record.currency != order.currency:
         raise NotCorrectable("The two sides name different currencies.")
     if record is None or record.status == "failed":
-        after, entries = _failed(order, record, zone_name)
+        after, entries = _failed(order, record, day_of)
     else:
-        after, entries = _as_paid(order, record, zone_name)
+        after, entries = _as_paid(order, record, day_of)
     if after == order:
         raise MismatchOutdated
     records = []
@@ -247,11 +248,11 @@ def _changed(before: OrderSide, after: OrderSide) -> Content:
     }
 
 
-def _failed(order: OrderSide, record: RecordSide | None, zone_name: str) -> tuple[OrderSide, list[Content]]:
+def _failed(order: OrderSide, record: RecordSide | None, day_of: DayOf) -> tuple[OrderSide, list[Content]]:
     """Return the order as one that came to nothing, and the entries that take back what it moved."""
     entries: list[Content] = []
     if order.is_paid and order.settled_at is not None:
-        day, sign, bucket = _day(order.settled_at, zone_name), _sign(order), _BUCKET[Kind(order.kind)]
+        day, sign, bucket = _day(order.settled_at, day_of), _sign(order), _BUCKET[Kind(order.kind)]
         entries = [
             _adjusting(order, -sign * order.amount, bucket, day),
             _adjusting(order, sign * order.given_back, _refund_bucket(order), day),
@@ -262,13 +263,13 @@ def _failed(order: OrderSide, record: RecordSide | None, zone_name: str) -> tupl
     return after, _in_posting_order(entries)
 
 
-def _as_paid(order: OrderSide, record: RecordSide, zone_name: str) -> tuple[OrderSide, list[Content]]:
+def _as_paid(order: OrderSide, record: RecordSide, day_of: DayOf) -> tuple[OrderSide, list[Content]]:
     """Return the order as the platform says it was paid, and the entries that it takes from where the order is."""
     if record.amount == 0 and order.kind != Kind.PAID_RESET:
         raise NotCorrectable("The platform names no amount.")
     sign, bucket = _sign(order), _BUCKET[Kind(order.kind)]
     settled_at = order.settled_at if order.is_paid and order.settled_at else record.occurred_at
-    day = _day(settled_at, zone_name)
+    day = _day(settled_at, day_of)
     refunded, given_back = _refunded_after(order, record)
     if given_back > 0 and order.kind in REFUNDABLE:
         giving_back = {"type": refund_type(order.kind), "amount": given_back, "bucket": None, "day": None}
@@ -339,12 +340,12 @@ def _in_posting_order(entries: Iterable[Content]) -> list[Content]:
     return sorted((entry for entry in entries if entry["amount"]), key=lambda entry: entry["amount"] < 0)
 
 
-def _day(instant: str, zone_name: str) -> str:
-    return parse_rfc3339(instant).astimezone(ZoneInfo(zone_name)).date().isoformat()
+def _day(instant: str, day_of: DayOf) -> str:
+    return day_of(parse_rfc3339(instant)).isoformat()
 
 
 def plan_reversal(
-    done: Content, *, correction_id: str, order: OrderSide | None, reason: str, applied_at: datetime, zone_name: str
+    done: Content, *, correction_id: str, order: OrderSide | None, reason: str, applied_at: datetime, day_of: DayOf
 ) -> Content:
     """Return what takes a correction back: opposite entries, the order's fields and the records as they were.
 
@@ -356,7 +357,7 @@ def plan_reversal(
             "type": adjusting_type(done["order"]["kind"]),
             "amount": -entry["amount"],
             "bucket": entry["bucket"] or "refund",
-            "day": entry["day"] or applied_at.astimezone(ZoneInfo(zone_name)).date().isoformat(),
+            "day": entry["day"] or day_of(applied_at).isoformat(),
         }
         for entry in done["entries"]
     ]

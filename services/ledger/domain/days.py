@@ -1,9 +1,18 @@
 """Calendar days and months as clients write them."""
 
-from collections.abc import Iterator
-from datetime import date, timedelta
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from shared.errors import InvalidRequest
+
+DayOf = Callable[[datetime], date]
+
+
+def days_of(zone_name: str) -> DayOf:
+    """Return which calendar day of a zone an instant is of."""
+    zone = ZoneInfo(zone_name)
+    return lambda at: at.astimezone(zone).date()
 
 
 def check_day(text: str) -> date:

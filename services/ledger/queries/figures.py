@@ -5,13 +5,13 @@ are read from the entries, and from the totals of archives, which know each quar
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.ledger.domain.days import days_of_month
+from services.ledger.domain.days import DayOf, days_of, days_of_month
 from services.ledger.domain.figures import BALANCE, BUCKETS, Period, Total, differences, figures_of
 from services.ledger.domain.filters import whole_hours
 from services.ledger.models.reconciliations import closed_day_view, closed_days
@@ -104,6 +104,17 @@ def periods(session: Session, days: Iterable[date], *, zone_name: str) -> tuple[
         for day in wanted
     ]
     return found, {day: closed[day] for day in wanted if day in closed}
+
+
+def days_of_books(session: Session, zone_name: str) -> DayOf:
+    """Return which day of the books an instant is of: that of the zone, unless closed days have it on another."""
+
+    def day_of(at: datetime) -> date:
+        there = days_of(zone_name)(at)
+        near, _ = periods(session, (there - ONE_DAY, there, there + ONE_DAY), zone_name=zone_name)
+        return next((period.day for period in near if period.starts_at <= at < period.ends_at), there)
+
+    return day_of
 
 
 def _open_period(day: date, closed: tuple[Any, Any] | None, zone_name: str) -> Period:

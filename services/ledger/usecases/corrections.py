@@ -20,6 +20,7 @@ from services.ledger.models.entries import accounts
 from services.ledger.models.mismatches import corrections, mismatches
 from services.ledger.models.statements import upstream_records
 from services.ledger.queries.corrections import content_view, get_correction
+from services.ledger.queries.figures import days_of_books
 from services.ledger.queries.pages import in_scope
 from services.ledger.usecases.correction_effects import apply_correction, changes_of, told_of
 from services.ledger.usecases.correction_sides import NewOrder, Terms, order_side, order_to_make, sides_of
@@ -232,7 +233,7 @@ def _plan(
     is_to_be_made = sides.order is None and sides.record is not None and mismatch.kind == "missing_local"
     if to == "upstream" and is_to_be_made:
         sides = replace(sides, order=order_to_make(session, passport, mismatch, sides.record, new_order, terms))
-    return domain.plan(sides, to=to, reason=reason, zone_name=terms.zone_name)
+    return domain.plan(sides, to=to, reason=reason, day_of=days_of_books(session, terms.zone_name))
 
 
 def _plan_again(session: Session, passport: Passport, mismatch: Any, proposal: Any, terms: Terms) -> Content:
@@ -259,7 +260,7 @@ def _plan_reversal(session: Session, mismatch: Any, done: Any, reason: str, term
         order=order,
         reason=reason,
         applied_at=done.applied_at,
-        zone_name=terms.zone_name,
+        day_of=days_of_books(session, terms.zone_name),
     )
     for record in content["records"]:
         _check_record(session, record, done.id)

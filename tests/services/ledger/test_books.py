@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -33,6 +34,8 @@ from shared.passport import Passport
 from shared.times import day_bounds, utc_now
 from tests.conftest import BOREALIS
 from tests.services.ledger.conftest import THRESHOLD, change, post_all, result_of, single
+from tests.services.ledger.mismatches import TERMS, found
+from tests.services.ledger.mismatches import correct as correct_mismatch
 from tests.services.ledger.orders import add_merchants, create, events, fund, refund, settle
 from tests.services.ledger.past import turn_clock
 from tests.services.ledger.worlds import ALICE, add_channel, add_order, add_record, open_ones, reconcile
@@ -543,6 +546,32 @@ def test_what_happens_about_a_change_of_the_zone_is_reconciled_and_counted_on_on
     assert [view["after_close"] for view in views] == [[]] * len(days)
     assert [failing(view).get("recharge_total", "0.00") for view in views] == [f"{run['orders']}.00" for run in runs]
     assert [len(rows(session, "recharge_total", day, zone_name=after)) for day in days] == [r["orders"] for r in runs]
+
+
+@pytest.mark.parametrize(
+    ("at", "day"),
+    [
+        (datetime(2026, 10, 20, 3, tzinfo=UTC), DAY),  # the 19th in New York
+        (datetime(2026, 10, 21, 3, tzinfo=UTC), DAY + timedelta(days=1)),  # the 20th there, which is closed and over
+        (datetime(2026, 10, 22, 3, tzinfo=UTC), DAY + timedelta(days=1)),
+        (datetime(2026, 10, 19, 23, tzinfo=UTC), DAY - timedelta(days=1)),
+    ],
+)
+def test_a_correction_counts_on_the_day_of_the_books_also_after_a_change_of_the_zone(
+    session: Session, at: datetime, day: date
+) -> None:
+    turn_clock(session, at)
+    recharge(session, "r-1", "10.00")
+    close(session, force=True)
+    session.execute(sa.text("update upstream_records set amount = 1500"))
+    zone_name = "America/New_York"
+    reconcile(session, day, zone_name=zone_name)
+    assert failing(daily(session, day, zone_name=zone_name)) == {"recharge_total": "-5.00"}
+    [mismatch] = found(session, "open")
+    turn_clock(session, NOON + timedelta(days=9))
+    correct_mismatch(session, mismatch["id"], terms=replace(TERMS, zone_name=zone_name))
+    for near in (day - timedelta(days=1), day, day + timedelta(days=1)):
+        assert failing(daily(session, near, zone_name=zone_name)) == {}
 
 
 def test_a_day_has_begun_where_the_last_closed_one_ended(session: Session) -> None:

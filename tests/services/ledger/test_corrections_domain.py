@@ -15,6 +15,7 @@ from services.ledger.domain.corrections import (
     needs_approval,
     plan,
 )
+from services.ledger.domain.days import days_of
 from shared.contracts.mismatches import MismatchOutdated, NotCorrectable, OrderTermsRequired
 
 ORDER = OrderSide(
@@ -50,7 +51,7 @@ SIDES = Sides(kind="amount_mismatch", order=ORDER, record=RECORD, others=0)
 
 
 def planned(sides: Sides = SIDES, **terms: Any) -> dict[str, Any]:
-    return plan(sides, **{"to": "upstream", "reason": "Asked.", "zone_name": "UTC"} | terms)
+    return plan(sides, **{"to": "upstream", "reason": "Asked.", "day_of": days_of("UTC")} | terms)
 
 
 def test_the_same_sides_make_the_same_plan_in_the_same_bytes() -> None:
@@ -74,8 +75,8 @@ def test_another_record_makes_another_plan(change: dict[str, Any]) -> None:
     assert digest_of(planned(replace(SIDES, record=replace(RECORD, **change)))) != digest_of(planned())
 
 
-@pytest.mark.parametrize("terms", [{"to": "local"}, {"reason": "Guessed."}, {"zone_name": "Asia/Shanghai"}])
-def test_other_terms_make_another_plan(terms: dict[str, str]) -> None:
+@pytest.mark.parametrize("terms", [{"to": "local"}, {"reason": "Guessed."}, {"day_of": days_of("Asia/Shanghai")}])
+def test_other_terms_make_another_plan(terms: dict[str, Any]) -> None:
     assert digest_of(planned(**terms)) != digest_of(planned())
 
 
@@ -86,7 +87,7 @@ def test_every_field_of_the_order_that_a_correction_changes_or_repeats_is_pinned
 
 def test_an_entry_counts_for_the_day_of_the_order_in_the_platforms_zone() -> None:
     assert [entry["day"] for entry in planned()["entries"]] == ["2026-11-22"]
-    assert [entry["day"] for entry in planned(zone_name="Asia/Shanghai")["entries"]] == ["2026-11-23"]
+    assert [entry["day"] for entry in planned(day_of=days_of("Asia/Shanghai"))["entries"]] == ["2026-11-23"]
 
 
 def test_what_comes_in_is_posted_before_what_goes_out() -> None:
