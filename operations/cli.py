@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from operations.progress import Progress
 from operations.supervision import ROOT
 from operations.system import System
 from operations.tables import print_table
+
+if TYPE_CHECKING:
+    from operations.rotation import Sealed
 
 NOT_ALL_WELL = 3
 LOG_LINES = "200"
@@ -321,20 +324,40 @@ def rotate_keys() -> None:
     """Change keys while everything runs."""
 
 
+_REASON = click.option("--reason", default="Routine rotation.", show_default=True, help="It stands in the audit log.")
+_DROP_OLD = click.option("--drop-old", is_flag=True, help="Forget the old keys, which nothing may use any more.")
+
+
 @rotate_keys.command("cards")
-@click.option("--reason", default="Routine rotation.", show_default=True, help="It stands in the audit log.")
-@click.option("--drop-old", is_flag=True, help="Forget the old keys, which nothing may use any more.")
+@_REASON
+@_DROP_OLD
 def rotate_card_keys(reason: str, drop_old: bool) -> None:
     """Seal and index card numbers under new keys; what is there is moved in the background."""
-    from operations.rotation import drop_old_card_keys, rotate_card_keys
+    from operations.rotation import CARDS
+
+    _rotate(CARDS, reason=reason, drop_old=drop_old)
+
+
+@rotate_keys.command("channels")
+@_REASON
+@_DROP_OLD
+def rotate_channel_keys(reason: str, drop_old: bool) -> None:
+    """Seal channels' secrets under a new key; what is there is moved in the background."""
+    from operations.rotation import CHANNELS
+
+    _rotate(CHANNELS, reason=reason, drop_old=drop_old)
+
+
+def _rotate(sealed: "Sealed", *, reason: str, drop_old: bool) -> None:
+    from operations.rotation import change_keys, drop_old_keys
 
     system = open_system()
     with system.home.lock():
-        (drop_old_card_keys if drop_old else rotate_card_keys)(system, reason=reason)
+        (drop_old_keys if drop_old else change_keys)(system, sealed, reason=reason)
 
 
 @rotate_keys.command("signing")
-@click.option("--reason", default="Routine rotation.", show_default=True, help="It stands in the audit log.")
+@_REASON
 @click.option("--after", type=click.IntRange(10), help="Seconds until the new key signs; it is published at once.")
 def rotate_signing_key(reason: str, after: int | None) -> None:
     """Sign access tokens with a new key; the one before it is published until its last token has ended."""
@@ -349,9 +372,11 @@ def rotate_signing_key(reason: str, after: int | None) -> None:
 @rotate_keys.command("status")
 def show_keys() -> None:
     """Show which keys there are, and how much is still under an old one."""
-    from operations.rotation import card_key_rows
+    from operations.rotation import CARDS, CHANNELS, key_rows
 
-    print_table(("kind", "key", "state", "in use by"), card_key_rows(open_system()))
+    system = open_system()
+    rows = [row for sealed in (CARDS, CHANNELS) for row in key_rows(system, sealed)]
+    print_table(("kind", "key", "state", "in use by"), rows)
 
 
 @main.group()

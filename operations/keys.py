@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from operations.home import Home, write_private
 
 KEY_BYTES = 32
-PAN_KEY_ID = "1"
+FIRST_KEY_ID = "1"
 TOTP_KEY_ID = "1"
 
 
@@ -21,57 +21,88 @@ def passport_key(home: Home, service: str) -> str:
     return _key(home, f"passport:{service}")
 
 
-class CardKeyRing:
-    """The pairs of keys of card numbers, by ids that are numbers: one is current, earlier ones are retired."""
+class KeyRing:
+    """Keys of one purpose, by ids that are numbers: one is current, earlier ones are retired.
+
+    name, field: where they stand among the home's secrets.
+    """
+
+    name: str
+    field: str
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        ring: dict[str, Any] | None = home.secrets.get("card_keys")
+        ring: dict[str, Any] | None = home.secrets.get(self.name)
         if ring is None:
-            first = {"key": _key(home, "pan"), "index_key": _key(home, "pan_index")}
-            ring = {"current": PAN_KEY_ID, "pairs": {PAN_KEY_ID: first}}
+            ring = {"current": FIRST_KEY_ID, self.field: {FIRST_KEY_ID: self._first()}}
         self.current: str = ring["current"]
-        self._pairs: dict[str, dict[str, str]] = ring["pairs"]
+        self._keys: dict[str, Any] = ring[self.field]
 
     @property
     def retired(self) -> list[str]:
-        """The ids of the pairs that were current before."""
-        return [key_id for key_id in self._pairs if int(key_id) < int(self.current)]
+        """The ids of the keys that were current before."""
+        return [key_id for key_id in self._keys if int(key_id) < int(self.current)]
 
     @property
     def upcoming(self) -> str | None:
-        """The id of the pair that is made and not current yet."""
-        return next((key_id for key_id in self._pairs if int(key_id) > int(self.current)), None)
+        """The id of the key that is made and not current yet."""
+        return next((key_id for key_id in self._keys if int(key_id) > int(self.current)), None)
 
-    def add_pair(self) -> str:
-        """Make a pair that is to be the current one, unless there is one. Returns: its id."""
+    def add(self) -> str:
+        """Make a key that is to be the current one, unless there is one. Returns: its id."""
         key_id = self.upcoming or str(int(self.current) + 1)
-        self._pairs.setdefault(key_id, {"key": _new_key(), "index_key": _new_key()})
+        self._keys.setdefault(key_id, self._new())
         self._save()
         return key_id
 
     def use_upcoming(self) -> None:
-        """Make the upcoming pair the current one."""
+        """Make the upcoming key the current one."""
         self.current = self.upcoming or self.current
         self._save()
 
     def drop_retired(self) -> None:
-        """Forget the retired pairs for good."""
+        """Forget the retired keys for good."""
         for key_id in self.retired:
-            del self._pairs[key_id]
+            del self._keys[key_id]
         self._save()
-        known: dict[str, str] = self._home.secrets.get("keys", {})
-        if PAN_KEY_ID not in self._pairs and known.pop("pan", ""):
-            self._home.secrets.set("keys", known)
+
+    def environment(self) -> dict[str, str]:
+        """Return the keys as the service reads them that uses them."""
+        raise NotImplementedError
+
+    def _first(self) -> Any:
+        """Return the key of before there was a ring."""
+        raise NotImplementedError
+
+    def _new(self) -> Any:
+        raise NotImplementedError
 
     def _save(self) -> None:
-        self._home.secrets.set("card_keys", {"current": self.current, "pairs": self._pairs})
+        self._home.secrets.set(self.name, {"current": self.current, self.field: self._keys})
+
+    def _forget_first(self, known_as: str) -> None:
+        """Forget where the first key stood before there was a ring, once that key is gone."""
+        known: dict[str, str] = self._home.secrets.get("keys", {})
+        if FIRST_KEY_ID not in self._keys and known.pop(known_as, ""):
+            self._home.secrets.set("keys", known)
+
+
+class CardKeyRing(KeyRing):
+    """The pairs of keys of card numbers."""
+
+    name = "card_keys"
+    field = "pairs"
+
+    def drop_retired(self) -> None:
+        """Forget the retired pairs for good. The first one's index key stays: `PAN_HIDING_KEY` says why."""
+        super().drop_retired()
+        self._forget_first("pan")
 
     def environment(self) -> dict[str, str]:
         """Return the keys as the cards service reads them."""
-        current = self._pairs[self.current]
+        current = self._keys[self.current]
         retired = self.retired
-        further = {k: {**pair, "is_retired": k in retired} for k, pair in self._pairs.items() if k != self.current}
+        further = {k: {**pair, "is_retired": k in retired} for k, pair in self._keys.items() if k != self.current}
         return {
             "PAN_KEY_ID": self.current,
             "PAN_KEY": current["key"],
@@ -80,6 +111,40 @@ class CardKeyRing:
             # What devices' ids are hidden under must not change, or the same device would be another one.
             "PAN_HIDING_KEY": _key(self._home, "pan_index"),
         }
+
+    def _first(self) -> dict[str, str]:
+        return {"key": _key(self._home, "pan"), "index_key": _key(self._home, "pan_index")}
+
+    def _new(self) -> dict[str, str]:
+        return {"key": _new_key(), "index_key": _new_key()}
+
+
+class ChannelKeyRing(KeyRing):
+    """The keys of channels' secrets."""
+
+    name = "channel_keys"
+    field = "keys"
+
+    def drop_retired(self) -> None:
+        """Forget the retired keys for good."""
+        super().drop_retired()
+        self._forget_first("channel")
+
+    def environment(self) -> dict[str, str]:
+        """Return the keys as the ledger reads them; whoever loses them enters the secrets anew."""
+        retired = self.retired
+        further = {k: {"key": key, "is_retired": k in retired} for k, key in self._keys.items() if k != self.current}
+        return {
+            "CHANNEL_KEY_ID": self.current,
+            "CHANNEL_KEY": self._keys[self.current],
+            "CHANNEL_FURTHER_KEYS": json.dumps(further),
+        }
+
+    def _first(self) -> str:
+        return _key(self._home, "channel")
+
+    def _new(self) -> str:
+        return _new_key()
 
 
 def card_number_keys(home: Home) -> dict[str, str]:
@@ -95,11 +160,6 @@ def totp_keys(home: Home) -> dict[str, str]:
 def payment_secret(home: Home) -> str:
     """Return the secret by which the simulated payment platform signs, as Standard Webhooks writes it."""
     return f"whsec_{_key(home, 'payment_platform')}"
-
-
-def channel_key(home: Home) -> str:
-    """Return the key of the secrets of channels as the ledger reads it; whoever loses it enters them anew."""
-    return _key(home, "channel")
 
 
 def signing_key_file(home: Home) -> Path:

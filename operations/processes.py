@@ -166,11 +166,11 @@ def _users(home: Home) -> dict[str, str]:
 
 
 def _ledger(home: Home) -> dict[str, str]:
-    """Return the key of channels' secrets, and where the ledger may ask besides public addresses."""
+    """Return the keys of channels' secrets, and where the ledger may ask besides public addresses."""
     nearby = [home.given("OUTBOUND_ALLOW") or ""]
     if has_payment_simulator(home):
         nearby.append(f"{LOOPBACK}:{home.port(PAYMENT_SIMULATOR)}")
-    told = {"CHANNEL_KEY": keys.channel_key(home), "OUTBOUND_ALLOW": ",".join(filter(None, nearby))}
+    told = keys.ChannelKeyRing(home).environment() | {"OUTBOUND_ALLOW": ",".join(filter(None, nearby))}
     stripe = home.given("STRIPE_API_BASE")
     return told | ({"STRIPE_API_BASE": stripe} if stripe else {})
 

@@ -5,75 +5,105 @@ Each function can be called again after it was interrupted: it goes on where it 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
 
 from operations.calls import Caller
 from operations.errors import OperationFailed
-from operations.keys import CardKeyRing
+from operations.keys import CardKeyRing, ChannelKeyRing, KeyRing
 from operations.processes import instances
 from operations.system import System
 
-CARDS = "cards"
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """What is sealed under a ring of keys, in which service, and how that is asked and told about it."""
+
+    kind: str
+    of_what: str
+    ring: type[KeyRing]
+    service: str
+    usage_call: str
+    telling_call: str
 
 
-def rotate_card_keys(system: System, *, reason: str) -> None:
-    """Make new keys of card numbers, let every instance know them, then use them; retired ones are left behind.
+CARDS: Final = Sealed(
+    kind="cards",
+    of_what="card numbers",
+    ring=CardKeyRing,
+    service="cards",
+    usage_call="get_key_usage",
+    telling_call="tell_keys_changed",
+)
+CHANNELS: Final = Sealed(
+    kind="channels",
+    of_what="channels' secrets",
+    ring=ChannelKeyRing,
+    service="ledger",
+    usage_call="get_channel_key_usage",
+    telling_call="tell_channel_keys_changed",
+)
 
-    Raises: OperationFailed while numbers are still under keys that were left behind before.
+
+def change_keys(system: System, sealed: Sealed, *, reason: str) -> None:
+    """Make new keys, let every instance know them, then use them; retired ones are left behind.
+
+    Raises: OperationFailed while something is still under keys that were left behind before.
     """
-    ring = CardKeyRing(system.home)
+    ring = sealed.ring(system.home)
     if ring.retired:
-        _require_unused(system, ring)
-    ring.add_pair()
-    with _never_without(system, CARDS):
-        system.restart(CARDS)  # knows it
+        _require_unused(system, sealed, ring)
+    ring.add()
+    with _never_without(system, sealed.service):
+        system.restart(sealed.service)  # knows it
         ring.use_upcoming()
-        system.restart(CARDS)  # uses it, and begins to move what is under the old one
-    _tell(system, ring, reason)
+        system.restart(sealed.service)  # uses it, and begins to move what is under the old one
+    _tell(system, sealed, ring, reason)
 
 
-def drop_old_card_keys(system: System, *, reason: str) -> None:
-    """Forget the keys of card numbers that were left behind.
+def drop_old_keys(system: System, sealed: Sealed, *, reason: str) -> None:
+    """Forget the keys that were left behind.
 
-    Raises: OperationFailed when there are none, or a number is still under one of them.
+    Raises: OperationFailed when there are none, or something is still under one of them.
     """
-    ring = CardKeyRing(system.home)
+    ring = sealed.ring(system.home)
     if not ring.retired:
-        raise OperationFailed("There are no old keys of card numbers.")
-    _require_unused(system, ring)
+        raise OperationFailed(f"There are no old keys of {sealed.of_what}.")
+    _require_unused(system, sealed, ring)
     ring.drop_retired()
-    with _never_without(system, CARDS):
-        system.restart(CARDS)
-    _tell(system, ring, reason)
+    with _never_without(system, sealed.service):
+        system.restart(sealed.service)
+    _tell(system, sealed, ring, reason)
 
 
-def card_key_rows(system: System) -> list[tuple[str, str, str, str]]:
-    """Return the keys of card numbers as rows: kind, id, state, how many cards are under it."""
-    ring = CardKeyRing(system.home)
-    cards = _usage(system)
+def key_rows(system: System, sealed: Sealed) -> list[tuple[str, str, str, str]]:
+    """Return the keys as rows: kind, id, state, how many are under it."""
+    ring = sealed.ring(system.home)
+    counts = _usage(system, sealed)
     states = dict.fromkeys(ring.retired, "old") | {ring.current: "current"}
     if ring.upcoming:
         states[ring.upcoming] = "new"
-    return [("cards", key_id, state, f"{cards.get(key_id, 0)} cards") for key_id, state in states.items()]
+    return [(sealed.kind, key_id, state, f"{counts.get(key_id, 0)} {sealed.kind}") for key_id, state in states.items()]
 
 
-def _require_unused(system: System, ring: CardKeyRing) -> None:
-    cards = _usage(system)
-    if left := sum(cards.get(key_id, 0) for key_id in ring.retired):
+def _require_unused(system: System, sealed: Sealed, ring: KeyRing) -> None:
+    counts = _usage(system, sealed)
+    if left := sum(counts.get(key_id, 0) for key_id in ring.retired):
         raise OperationFailed(
-            f"{left} card numbers are still under the old keys, and are being moved."
+            f"{left} {sealed.kind} are still under the old keys, and are being moved."
             " ./countinghouse rotate-keys status shows how far it is."
         )
 
 
-def _usage(system: System) -> dict[str, int]:
+def _usage(system: System, sealed: Sealed) -> dict[str, int]:
     with Caller(system) as caller:
-        usage: dict[str, int] = caller.call(CARDS, "get_key_usage")["cards"]
+        usage: dict[str, int] = caller.call(sealed.service, sealed.usage_call)[sealed.kind]
     return usage
 
 
-def _tell(system: System, ring: CardKeyRing, reason: str) -> None:
+def _tell(system: System, sealed: Sealed, ring: KeyRing, reason: str) -> None:
     with Caller(system) as caller:
-        caller.call(CARDS, "tell_keys_changed", current=ring.current, retired=ring.retired, reason=reason)
+        caller.call(sealed.service, sealed.telling_call, current=ring.current, retired=ring.retired, reason=reason)
 
 
 @contextmanager

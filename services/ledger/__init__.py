@@ -6,6 +6,7 @@ refund_order, get_order, list_orders, transfer_card_money, find_card_account,
 list_card_balance_logs,
 archive_entries, list_archives, get_archive, verify_archive, list_archived_entries,
 create_channel, update_channel, list_channels, get_channel, receive_callback,
+get_channel_key_usage, tell_channel_keys_changed,
 sync_order_statuses, list_upstream_answers,
 begin_statement, add_statement_chunk, finish_statement, abandon_statement, list_statements, get_statement,
 list_statement_records,
@@ -17,8 +18,8 @@ list_corrections, get_correction,
 explain_balance, explain_change, explain_refusal, explain_fee.
 Calls: users.get_merchant.
 Emits: BalancesChanged, LargeChangeDetected, LedgerVerified, OrderCreated, OrderSettled, OrderFailed, OrderRefunded,
-EntriesArchived, ChannelCreated, ChannelUpdated, UpstreamReported, StatementImported, StatementRefused,
-ReconciliationFinished, MismatchFound, MismatchesFound, MismatchHealed,
+EntriesArchived, ChannelCreated, ChannelUpdated, UpstreamReported, ChannelKeysChanged,
+StatementImported, StatementRefused, ReconciliationFinished, MismatchFound, MismatchesFound, MismatchHealed,
 MismatchesHealed, DayClosed, MismatchReconciled, MismatchIgnored, MismatchReopened, CorrectionProposed,
 CorrectionApproved, CorrectionRejected, CorrectionApplied, CorrectionReversed.
 Hears: settings.ParameterChanged, users.MerchantCreated, users.MerchantUpdated.

@@ -94,6 +94,14 @@ class OrderSyncView(TypedDict):
     next_cursor: str | None
 
 
+class ChannelKeyUsageView(TypedDict):
+    """The keys of channels' secrets that an instance knows, and how many channels are under which."""
+
+    current: str
+    retired: list[str]
+    channels: dict[str, int]
+
+
 class ChannelNotFound(NotFound):
     """There is no channel with this code."""
 
@@ -170,3 +178,15 @@ class UpstreamReported(_OfChannel, Event):
     upstream: dict[str, Any]
     differing: list[str]
     webhook_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelKeysChanged(Event):
+    """Channels' secrets are sealed under another key from now on; `retired` are those that are left behind."""
+
+    service: ClassVar[str] = "ledger"
+    resource_type: ClassVar[str] = "key"
+
+    key_id: str
+    retired: list[str]
+    reason: str

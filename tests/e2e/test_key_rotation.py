@@ -1,18 +1,25 @@
-"""The keys of card numbers are changed under load: no read fails, every number moves, the old key is forgotten."""
+"""Keys are changed while what is under them is used: nothing fails, everything moves, the old key is forgotten."""
 
 import json
+import re
 import threading
 import time
+from collections import Counter
 
 import pytest
 from click.testing import CliRunner
 
 from operations import cli, rotation
 from operations.errors import OperationFailed
+from operations.processes import payment_simulator_url
+from operations.rotation import CHANNELS
+from simulators.payment_platform.server import PlatformClient
 from tests.e2e.conftest import Platform, eventually
+from tests.e2e.test_callbacks import create, register
 from tests.e2e.test_cards import make_card, new_number
 
 CARDS = 40
+TELLING = "ledger.tell_channel_keys_changed"
 
 
 class Reader(threading.Thread):
@@ -39,8 +46,8 @@ class Reader(threading.Thread):
                     return
 
 
-def states(platform: Platform) -> dict[str, tuple[str, int]]:
-    rows = rotation.card_key_rows(platform.system)
+def states(platform: Platform, kind: rotation.Sealed = rotation.CARDS) -> dict[str, tuple[str, int]]:
+    rows = rotation.key_rows(platform.system, kind)
     return {key_id: (state, int(cards.split()[0])) for _, key_id, state, cards in rows}
 
 
@@ -52,10 +59,10 @@ def test_card_keys_change_while_cards_are_used(platform: Platform, monkeypatch) 
     reader = Reader(platform, dict(made))
     reader.start()
     try:
-        rotation.rotate_card_keys(system, reason="The yearly change.")
+        rotation.change_keys(system, rotation.CARDS, reason="The yearly change.")
         eventually(lambda: states(platform)[before] == ("old", 0), within_seconds=60)
         reads_with_both = reader.reads
-        rotation.drop_old_card_keys(system, reason="The yearly change.")
+        rotation.drop_old_keys(system, rotation.CARDS, reason="The yearly change.")
         eventually(lambda: reader.reads > reads_with_both + CARDS, within_seconds=60)
     finally:
         reader.is_over.set()
@@ -74,6 +81,43 @@ def test_card_keys_change_while_cards_are_used(platform: Platform, monkeypatch) 
 
     monkeypatch.setenv("COUNTINGHOUSE_HOME", str(system.home.path))
     shown = CliRunner().invoke(cli.main, ["rotate-keys", "status"])
-    assert f"cards  {after}    current" in shown.output
+    assert re.search(rf"^cards +{after} +current", shown.output, re.MULTILINE)
+    assert re.search(r"^channels +1 +current", shown.output, re.MULTILINE)
     with pytest.raises(OperationFailed, match="no old keys"):
-        rotation.drop_old_card_keys(system, reason="Again.")
+        rotation.drop_old_keys(system, rotation.CARDS, reason="Again.")
+
+
+@pytest.mark.timeout(600)
+def test_channel_key_changes_while_callbacks_come(platform: Platform) -> None:
+    system, simulator = platform.system, PlatformClient(payment_simulator_url(platform.system.home))
+    code, merchant_id = register(platform, simulator), platform.merchant()
+    [before] = [key_id for key_id, (state, _) in states(platform, CHANNELS).items() if state == "current"]
+    is_over, outcomes = threading.Event(), Counter[str]()
+
+    def pay_all_the_time() -> None:
+        api = platform.person(roles=["administrator"], merchants="all")
+        while not is_over.is_set():
+            number = create(api, merchant_id=merchant_id, user_id="payer", channel=code)
+            ref = simulator.make_payment(code, number, "10.00")["upstream_ref"]
+            outcomes.update(simulator.deliver(code, upstream_refs=[ref])["outcomes"])
+
+    payer = threading.Thread(target=pay_all_the_time, daemon=True)
+    payer.start()
+    try:
+        rotation.change_keys(system, CHANNELS, reason="The yearly change.")
+        eventually(lambda: states(platform, CHANNELS)[before] == ("old", 0), within_seconds=60)
+        paid_with_both = outcomes.total()
+        rotation.drop_old_keys(system, CHANNELS, reason="The yearly change.")
+        eventually(lambda: outcomes.total() > paid_with_both + 3, within_seconds=60)
+    finally:
+        is_over.set()
+        payer.join(60)
+    assert not payer.is_alive()
+    assert set(outcomes) == {"settled"}
+    assert before not in states(platform, CHANNELS)
+    after = str(int(before) + 1)
+    logged = eventually(lambda: platform.admin.get("/logs", action=TELLING).json()["items"])
+    assert {row["resource_id"] for row in logged} == {after}
+    assert "The yearly change." in json.dumps(logged)
+    with pytest.raises(OperationFailed, match="no old keys"):
+        rotation.drop_old_keys(system, CHANNELS, reason="Again.")

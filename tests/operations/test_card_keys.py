@@ -12,7 +12,7 @@ def test_ring_goes_from_one_pair_to_the_next_and_forgets(tmp_path: Path) -> None
     home = Home(tmp_path)
     before = card_number_keys(home)
     assert (before["PAN_KEY_ID"], before["PAN_FURTHER_KEYS"]) == ("1", "{}")
-    assert CardKeyRing(home).add_pair() == CardKeyRing(home).add_pair() == "2"
+    assert CardKeyRing(home).add() == CardKeyRing(home).add() == "2"
 
     aware = card_number_keys(home)
     assert {**aware, "PAN_FURTHER_KEYS": "{}"} == before
@@ -34,7 +34,7 @@ def test_service_reads_what_the_ring_says(tmp_path: Path) -> None:
     home = Home(tmp_path)
     before = NumberCipher.from_environment(card_number_keys(home))
     sealed = before.seal("4111111111111111", card_id="car_1")
-    CardKeyRing(home).add_pair()
+    CardKeyRing(home).add()
     CardKeyRing(home).use_upcoming()
     after = NumberCipher.from_environment(card_number_keys(home))
     assert after.open(sealed, card_id="car_1") == "4111111111111111"

@@ -8,11 +8,12 @@ from sqlalchemy.orm import Session
 from services.ledger.calls.dependencies import LedgerDependencies
 from services.ledger.cipher import channel_cipher
 from services.ledger.queries import channels as queries
-from services.ledger.usecases import channels
+from services.ledger.usecases import channel_keys, channels
 from shared.addresses import allowed_places
-from shared.contracts.channels import ChannelPage, ChannelView
+from shared.contracts.channels import ChannelKeyUsageView, ChannelPage, ChannelView
 from shared.passport import Passport
 from shared.rpc.entrypoints import command, query
+from shared.ticks import every
 
 OUTBOUND_ALLOW = "OUTBOUND_ALLOW"
 
@@ -44,3 +45,17 @@ class ChannelCalls(LedgerDependencies):
     @query("settings:read")
     def get_channel(self, session: Session, passport: Passport, *, code: str) -> ChannelView:
         return queries.get_channel(session, channel_cipher(), code=code)
+
+    @query("settings:admin")
+    def get_channel_key_usage(self, session: Session, passport: Passport) -> ChannelKeyUsageView:
+        return channel_keys.count_channel_key_usage(session, channel_cipher())
+
+    @command("settings:admin")
+    def tell_channel_keys_changed(self, session: Session, passport: Passport, **change: Any) -> None:
+        channel_keys.tell_channel_keys_changed(session, **change)
+
+    @every(seconds=1)
+    def reseal_channels(self) -> None:
+        cipher = channel_cipher()
+        if cipher.retired_key_ids:
+            self.database.run(lambda session: channel_keys.reseal_channels(session, cipher))

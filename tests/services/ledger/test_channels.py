@@ -10,8 +10,9 @@ from cryptography.exceptions import InvalidTag
 from sqlalchemy.orm import Session
 
 from services.ledger.cipher import ChannelCipher
+from services.ledger.models.channels import channels as channels_table
 from services.ledger.queries import channels as queries
-from services.ledger.usecases import channels
+from services.ledger.usecases import channel_keys, channels
 from shared.contracts.channels import (
     ChannelCodeTaken,
     ChannelNotFound,
@@ -57,6 +58,42 @@ def test_secrets_of_one_channel_do_not_open_on_another_nor_with_another_key(sess
     for cipher, code in ((CIPHER, "wechat"), (ChannelCipher(key=b"x" * 32), "alipay")):
         with pytest.raises(InvalidTag):
             cipher.open(sealed, code=code)
+
+
+def test_secrets_move_to_the_current_key_and_nothing_else_changes(session: Session) -> None:
+    for code in ("alipay", "wechat"):
+        register(session, code, kind="http", config=HTTP)
+    register(session, "files")
+    after = ChannelCipher(key=b"n" * 32, key_id="2", further={"1": b"k" * 32}, retired=frozenset({"1"}))
+    versions = sa.select(channels_table.c.code, channels_table.c.version).order_by(channels_table.c.code)
+    before = session.execute(versions).all()
+    usage = {"current": "2", "retired": ["1"]}
+    assert channel_keys.count_channel_key_usage(session, after) == usage | {"channels": {"2": 0, "1": 2}}
+    assert channel_keys.reseal_channels(session, after) == 2
+    assert channel_keys.count_channel_key_usage(session, after) == usage | {"channels": {"2": 2, "1": 0}}
+    assert channel_keys.reseal_channels(session, after) == 0
+    only_new = ChannelCipher(key=b"n" * 32, key_id="2")
+    for code in ("alipay", "wechat"):
+        sealed = queries.channel_row(session, code).secrets
+        assert only_new.open(sealed, code=code) == {"query_secret": SECRET, "callback_secrets": [SECRET]}
+    assert session.execute(versions).all() == before
+
+
+def test_secrets_that_do_not_open_hold_up_no_others(session: Session) -> None:
+    register(session, kind="http", config=HTTP)
+    register(session, "wechat", kind="http", config=HTTP)
+    spoilt = sa.update(channels_table).where(channels_table.c.code == "alipay").values(secrets=b"x" * 40)
+    session.execute(spoilt)
+    after = ChannelCipher(key=b"n" * 32, key_id="2", further={"1": b"k" * 32}, retired=frozenset({"1"}))
+    assert channel_keys.reseal_channels(session, after) == 1
+    assert channel_keys.count_channel_key_usage(session, after)["channels"] == {"2": 1, "1": 0}
+
+
+def test_change_of_keys_is_told_with_its_reason(session: Session) -> None:
+    channel_keys.tell_channel_keys_changed(session, current="2", retired=["1"], reason="The yearly change.")
+    [event] = told(session)
+    assert (event["event"], event["resource_id"]) == ("ChannelKeysChanged", "2")
+    assert event["payload"] == {"key_id": "2", "retired": ["1"], "reason": "The yearly change."}
 
 
 def test_change_keeps_what_it_does_not_name_and_tells_both_sides_without_secrets(session: Session) -> None:
