@@ -2,6 +2,7 @@
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from tests.e2e.conftest import Api, Platform, eventually
 
@@ -64,3 +65,36 @@ def test_another_merchants_operator_neither_sees_nor_settles_an_order(platform: 
         ]
         assert {(a.status_code, a.json()["code"]) for a in answers} == {(404, "order_not_found")}
     assert outsider.post("/orders", order).json()["code"] == "merchant_not_found"
+
+
+def test_two_ledgers_carry_out_each_act_of_an_order_once(platform: Platform) -> None:
+    merchant_id, user_id = platform.merchant(), f"user-{secrets.token_hex(4)}"
+    assert platform.recharge(merchant_id, user_id, "100.00").status_code == 201
+    order = {"merchant_id": merchant_id, "user_id": user_id, "kind": "purchase", "amount": "3.00", "currency": "CNY"}
+    past = {"merchant_id": merchant_id, "user_id": user_id, "type": 331, "amount": "-3.00", "currency": "CNY"}
+    platform.system.scale("ledger", 2)
+    try:
+        numbers = [platform.admin.post("/orders", order).json()["order_no"] for _ in range(8)]
+        acts: list[tuple[str, dict[str, Any]]] = []
+        for number in numbers:
+            acts += [(f"/orders/{number}/settle", {"upstream_ref": "u1"})] * 4
+            acts += [(f"/orders/{number}/fail", {}), (f"/orders/{number}/refund", {"reason": "Broken."})] * 2
+            acts += [(f"/orders/{number}/refund", {"reason": "In part.", "amount": "2.00"})] * 2
+            acts += [("/balance-changes", past | {"order_no": number})]
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda act: platform.admin.post(*act), acts))
+    finally:
+        platform.system.scale("ledger", 1)
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    codes = {answer.json()["code"] for answer in answers if answer.status_code == 409}
+    assert codes <= {"order_not_pending", "order_not_settled", "refund_too_large", "settled_through_order"}
+    kept = 0
+    for number in numbers:
+        shown = platform.admin.get(f"/orders/{number}").json()
+        ends = [act["act"] for act in shown["history"] if act["act"] in ("settle", "fail")]
+        types = sorted(entry["type"] for entry in shown["entries"])
+        assert len(ends) == 1
+        assert types[:1] == ([331] if ends == ["settle"] else [])
+        assert set(types[1:]) <= {333}
+        kept += round(100 * (3 - float(shown["refunded"]))) if ends == ["settle"] else 0
+    assert account_of(platform.admin, user_id) == (f"{100 - kept / 100:.2f}", "0", f"{100 - kept / 100:.2f}")

@@ -54,6 +54,24 @@ def test_large_change_reaches_its_merchants_group_and_the_audit_log(
     assert {"telegram.create_binding", "telegram.change_rules"} <= {row["action"] for row in acts}
 
 
+def test_adjustment_is_told_to_the_group_that_wants_to_know(platform: Platform, simulator: ControlClient) -> None:
+    merchant_id, chat_id = platform.merchant(), new_chat_id()
+    binding_id = bind(platform.admin, merchant_id, chat_id)
+    rules = {"large_change": {"enabled": False}, "adjustment": {"enabled": True}}
+    assert platform.admin.put(f"/telegram/bindings/{binding_id}/rules", rules).status_code == 200
+    platform.recharge(merchant_id, "u1", "500.00")
+    adjusted = {"merchant_id": merchant_id, "user_id": "u1", "type": 326, "amount": "-0.50", "currency": "CNY"}
+    assert platform.admin.post("/balance-changes", adjusted).json()["code"] == "reason_required"
+    made = platform.admin.post("/balance-changes", adjusted | {"reason": "Charged twice."})
+    assert (made.status_code, made.json()["reason"]) == (201, "Charged twice.")
+    [message] = eventually(lambda: simulator.messages(chat_id))
+    assert "-0.50 CNY" in message["text"]
+    assert message["text"].endswith("Reason: Charged twice.")
+    [entry] = platform.admin.get("/balance-logs", merchant_id=merchant_id, type="Admin Adjust").json()["items"]
+    assert (entry["entry_id"], entry["operator"]) == (made.json()["entry_id"], made.json()["operator"])
+    assert entry["operator"]
+
+
 def test_another_merchants_operator_sees_nothing_of_it(platform: Platform, simulator: ControlClient) -> None:
     merchant_id, chat_id = platform.merchant(), new_chat_id()
     binding_id = bind(platform.admin, merchant_id, chat_id)
