@@ -1,10 +1,14 @@
 """A payment platform's file goes through the gateway into the books, once, whole, and whatever dies meanwhile."""
 
 import io
+import os
 import secrets
 import signal
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -70,6 +74,18 @@ def test_a_statement_becomes_records_that_an_order_shows(platform: Platform, cha
     assert (record["upstream_ref"], record["amount"], record["fee"], record["source"], record["line"]) == (
         f"{number}-up", "12.50", "0.10", "statement", 10_002,
     )  # fmt: skip
+    records = f"/statements/{statement['statement_id']}/records"
+    shown = platform.admin.get(records, order_no=number).json()
+    assert shown == {"items": [record | {"statement_id": statement["statement_id"]}], "next_cursor": None}
+    first = platform.admin.get(records, limit=2).json()
+    assert [item["line"] for item in first["items"]] == [2, 3]
+    second = platform.admin.get(records, limit=2, cursor=first["next_cursor"]).json()
+    assert [item["line"] for item in second["items"]] == [4, 5]
+    everything = platform.admin.http.get(
+        f"{platform.admin.url}/api/v1{records}", headers={"Accept": "text/csv"}, timeout=60
+    )
+    assert len(everything.text.splitlines()) == 1 + 10_001
+    assert operator.get(records).json()["code"] == "statements_are_for_all"
     assert operator.get("/statements").json()["code"] == "statements_are_for_all"
     assert send(operator, channel, content).json()["code"] == "statements_are_for_all"
 
@@ -110,6 +126,51 @@ def test_a_body_without_a_length_comes_in_as_a_stream(platform: Platform, channe
     sent = send(platform.admin, channel, pieces())
     assert sent.status_code in (201, 202), sent.text
     assert finished(platform, sent.json()["statement_id"])["rows_new"] == 30_000
+
+
+def send_half(api: Api, channel: str, head: str, body: bytes) -> bytes:
+    """Send the beginning of a request and go. Returns: what is answered all the same."""
+    place = urlsplit(api.url)
+    request = f"POST /api/v1/channels/{channel}/statements HTTP/1.1\r\nHost: {place.netloc}\r\n"
+    request += f"Authorization: {api.http.headers['Authorization']}\r\nContent-Type: text/csv\r\n{head}\r\n\r\n"
+    with socket.create_connection((str(place.hostname), place.port or 80), timeout=30) as connection:
+        connection.sendall(request.encode() + body)
+        connection.shutdown(socket.SHUT_WR)
+        return connection.recv(65536)
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_half_a_file_is_no_file(platform: Platform, channel: str, is_chunked: bool) -> None:
+    half = (HEADER + rows(50_000)).encode()  # ends where a row ends: nothing in it says that more was to come
+    if is_chunked:
+        answer = send_half(platform.admin, channel, "Transfer-Encoding: chunked", f"{len(half):x}\r\n".encode() + half)
+    else:
+        answer = send_half(platform.admin, channel, f"Content-Length: {len(half) + 1000}", half)
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert platform.admin.get("/statements", channel=channel).json()["items"] == []
+    [upload] = platform.admin.get("/statements", channel=channel, status="abandoned").json()["items"]
+    assert (upload["rows_new"], upload["sha256"]) == (0, None)
+    assert send(platform.admin, channel, half).status_code == 202
+
+
+def test_a_file_that_a_gateway_took_with_it_may_be_sent_again_at_once(platform: Platform, channel: str) -> None:
+    content = HEADER + rows(60_000)
+
+    def pieces() -> Iterator[bytes]:
+        yield content[:1_500_000].encode()
+        for parent in platform.system.kill("gateway", signal.SIGCONT):
+            workers = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+            for pid in [parent, *map(int, workers)]:
+                os.kill(pid, signal.SIGKILL)
+        yield content[1_500_000:].encode()
+
+    with pytest.raises(requests.ConnectionError):
+        send(platform.admin, channel, pieces())
+    platform.system.wait_ready()
+    sent = send(platform.admin, channel, content)
+    assert sent.status_code == 202, sent.text
+    statement = finished(platform, sent.json()["statement_id"])
+    assert (statement["status"], statement["rows_new"]) == ("imported", 60_000)
 
 
 def test_a_ledger_that_is_killed_while_it_imports_imports_it_all_once(platform: Platform, channel: str) -> None:
