@@ -27,11 +27,7 @@ with day_records as not materialized (
      where not coalesce(r.amount = o.amount and r.currency = o.currency
                         and r.status = case o.status when 'refunded' then 'refunded' else 'success' end, false)
 ), repeated as materialized (
-    select r.id as record_id
-      from day_records r
-     where exists (select from upstream_records x
-                    where x.channel || '' = :channel and x.order_no = r.order_no and x.voided_by is null
-                      and x.id <> r.id)
+    select record_id from repeated_of_day(:channel, :starts_at, :ends_at)
 )"""
 
 # What is open of this day is judged again wherever it went: a record may have moved to another day meanwhile.
@@ -53,8 +49,14 @@ _SUSPECTS: Final = """
 )"""
 
 # One record speaks for its order: the first that says it was paid, else the last that says anything. Another that
-# says it was paid is a duplicate; another that does not is a try that came to nothing.
-_JUDGED: Final = """
+# says it was paid is a duplicate; another that does not is a try that came to nothing. Of two of one instant (some
+# statements tell only the day) a correction's goes first, in the place of the one that it stands for.
+SPEAKS_FIRST: Final = """x.status in ('success', 'refunded') desc,
+                         case when x.status in ('success', 'refunded') then x.occurred_at end,
+                         case when x.status in ('success', 'refunded') then x.source <> 'correction' end,
+                         case when x.status in ('success', 'refunded') then x.id end,
+                         x.occurred_at desc, x.id desc"""
+_JUDGED: Final = f"""
 , judged_records as (
     select r.id as record_id, r.order_no, r.upstream_ref, o.merchant_id, r.currency,
            case when r.status in ('success', 'refunded') and r.id <> speaker.id then 'duplicate_upstream'
@@ -89,10 +91,7 @@ _JUDGED: Final = """
                select x.id
                  from upstream_records x
                 where x.channel || '' = :channel and x.order_no = r.order_no and x.voided_by is null
-                order by x.status in ('success', 'refunded') desc,
-                         case when x.status in ('success', 'refunded') then x.occurred_at end,
-                         case when x.status in ('success', 'refunded') then x.id end,
-                         x.occurred_at desc, x.id desc
+                order by {SPEAKS_FIRST}
                 limit 1
            ) as speaker on true
 ), judged_orders as (
@@ -152,8 +151,8 @@ def _unless_closed(column: str) -> str:
     return f"{column} = case when {_IS_OPEN} or {_REOPENS} then excluded.{column} else m.{column} end"
 
 
-# What is open of the day and fits now has healed; an open proposal to correct it is void. Both sets are grouped rather
-# than joined: each may be a day's whole, which PostgreSQL would not expect, and would loop over.
+# What is open of the day and fits now has healed. Both sets are grouped rather than joined: each may be a day's whole,
+# which PostgreSQL would not expect, and would loop over.
 _HEALING: Final = f"""
 , healed_ones as (
     select max(id) as id, max(status) as status
@@ -169,11 +168,6 @@ _HEALING: Final = f"""
      where m.id = h.id and {_IS_OPEN}
     returning m.id, m.kind, m.order_no, m.upstream_ref, m.merchant_id, m.currency, m.difference,
               h.status as status_before
-), voiding as (
-    update corrections c
-       set status = 'void', decided_at = clock_timestamp()
-      from healing h
-     where c.mismatch_id = h.id and c.status = 'proposed'
 ), healing_noted as (
     insert into mismatch_history (mismatch_id, act, status_before, status_after, actor_id, actor_name, actor_type,
         request_id)
@@ -226,6 +220,18 @@ select * from healing order by id limit :told_max + 1
 
 # Returns the first of what has healed.
 MATCH: Final = sa.text(_OF_DAY + _SUSPECTS + _JUDGED + _UNFIT + _HEALING + _FINDING)
+
+# A proposal waits only as long as its mismatch does, or, to reverse a correction, as long as that stands. This comes
+# after the mismatches are locked: a proposal that was made while they were matched is seen too.
+VOID_PROPOSALS: Final = sa.text(
+    """
+    update corrections c
+       set status = 'void', decided_at = clock_timestamp()
+      from mismatches m
+     where c.status = 'proposed' and m.id = c.mismatch_id and m.channel = :channel and m.day = :day
+       and m.status not in ('pending_approval', 'corrected')
+    """
+)
 
 # What this run opened: found for the first time, or again after it was closed. Sorted by a sum, since the index on it
 # would be read from its end, through all the history, for each that has none.

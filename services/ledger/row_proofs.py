@@ -139,7 +139,8 @@ select format('Correction %s, of which the history of mismatch %s tells, is gone
  where h.correction_id is not null and not exists (select from corrections c where c.id = h.correction_id)
  order by 1
 """
-# Only a correction has a record of a platform count for nothing, or speaks in one's place.
+# Only a correction has a record of a platform count for nothing, or speaks in one's place; until the platform says
+# something else of it.
 _RECORDS: Final = """
 select format('Record %s of %s counts for nothing, by no correction.', r.upstream_ref, r.channel) as detail,
        null as merchant_id
@@ -148,6 +149,7 @@ select format('Record %s of %s counts for nothing, by no correction.', r.upstrea
    and not exists (select from corrections c
                     where c.id = r.voided_by and c.status in ('applied', 'reversed')
                       and (r.upstream_ref = 'correction:' || (c.content ->> 'reverses')
+                           or (r.upstream_ref = 'correction:' || c.id and r.counted_again_at is not null)
                            or c.content -> 'records' @> jsonb_build_array(
                                jsonb_build_object('id', r.id, 'after', jsonb_build_object('is_void', true)))))
 union all
@@ -170,7 +172,8 @@ select format('Correction %s: record %s counts again, though it stands.', c.id, 
   from corrections c
        cross join lateral jsonb_array_elements(c.content -> 'records') as x
  where c.status = 'applied' and c.reversal_of is null and (x -> 'after' ->> 'is_void')::boolean
-   and not exists (select from upstream_records r where r.id = (x ->> 'id')::bigint and r.voided_by is not null)
+   and not exists (select from upstream_records r
+                    where r.id = (x ->> 'id')::bigint and coalesce(r.voided_by, r.counted_again_at::text) is not null)
  order by 1
 """
 # `_contents` reads the parts' bytes, and `queries.archives.verify_archive` the entries in them.

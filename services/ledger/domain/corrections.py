@@ -107,12 +107,17 @@ class RecordSide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sides:
-    """Both sides of a mismatch as they are now. `others`: how many records of the order there are beside this one."""
+    """Both sides of a mismatch as they are now.
+
+    speaker_id: the record that speaks for the order, as reconciliation has it; None where there is none.
+    moved_before: what corrections of the order that stand have moved already, in minor units.
+    """
 
     kind: str
     order: OrderSide | None
     record: RecordSide | None
-    others: int
+    speaker_id: int | None = None
+    moved_before: int = 0
 
 
 def plan(sides: Sides, *, to: str, reason: str, day_of: DayOf) -> Content:
@@ -142,15 +147,18 @@ def plan(sides: Sides, *, to: str, reason: str, day_of: DayOf) -> Content:
 
 def _check_is_as_found(sides: Sides) -> None:
     """Refuse what is not any more as its mismatch says. Raises: MismatchOutdated."""
-    kind, order, record = sides.kind, sides.order, sides.record
-    is_lacking = kind == MismatchKind.MISSING_UPSTREAM
-    if is_lacking and (order is None or not order.is_paid or sides.others):
-        raise MismatchOutdated
-    if not is_lacking and (record is None or record.voided_by is not None):
-        raise MismatchOutdated
-    if kind == MismatchKind.DUPLICATE_UPSTREAM and not sides.others:
-        raise MismatchOutdated
-    if kind not in (MismatchKind.MISSING_LOCAL, MismatchKind.DUPLICATE_UPSTREAM) and order is None:
+    order, record, speaker_id = sides.order, sides.record, sides.speaker_id
+    if sides.kind == MismatchKind.MISSING_UPSTREAM:
+        is_as_found = order is not None and order.is_paid and speaker_id is None
+    elif record is None or record.voided_by is not None:
+        is_as_found = False
+    elif sides.kind == MismatchKind.DUPLICATE_UPSTREAM:
+        is_as_found = record.status in ("success", "refunded") and speaker_id not in (None, record.id)
+    elif order is None:
+        is_as_found = sides.kind == MismatchKind.MISSING_LOCAL
+    else:
+        is_as_found = speaker_id in (None, record.id)
+    if not is_as_found:
         raise MismatchOutdated
 
 
@@ -186,6 +194,8 @@ def _stakes(order: OrderSide | None, record: RecordSide | None) -> list[list[Any
     """Return what both sides disagree about: amounts, each with its currency."""
     ours = 0 if order is None else order.paid
     theirs = 0 if record is None else record.paid or (record.amount if order is None else 0)
+    if order is not None and record is not None and order.status == record.status == "refunded":
+        ours, theirs = order.amount, record.amount
     if order is not None and record is not None and order.currency != record.currency:
         return [[ours, order.currency], [theirs, record.currency]]
     currency = order.currency if order is not None else record.currency if record is not None else ""
@@ -236,7 +246,7 @@ def _following_the_platform(sides: Sides, day_of: DayOf) -> Content:
         "order": _changed(order, after),
         "records": records,
         "entries": entries,
-        "stakes": [[sum(abs(entry["amount"]) for entry in entries), order.currency]],
+        "stakes": [[sides.moved_before + sum(abs(entry["amount"]) for entry in entries), order.currency]],
     }
 
 
@@ -265,7 +275,7 @@ def _failed(order: OrderSide, record: RecordSide | None, day_of: DayOf) -> tuple
 
 def _as_paid(order: OrderSide, record: RecordSide, day_of: DayOf) -> tuple[OrderSide, list[Content]]:
     """Return the order as the platform says it was paid, and the entries that it takes from where the order is."""
-    if record.amount == 0 and order.kind != Kind.PAID_RESET:
+    if record.amount == 0 and (order.kind != Kind.PAID_RESET or record.status == "refunded"):
         raise NotCorrectable("The platform names no amount.")
     sign, bucket = _sign(order), _BUCKET[Kind(order.kind)]
     settled_at = order.settled_at if order.is_paid and order.settled_at else record.occurred_at
@@ -306,6 +316,8 @@ def _refunded_after(order: OrderSide, record: RecordSide) -> tuple[int, int]:
         refunded, given_back = order.refunded, 0
     if order.given_back + given_back > record.amount or refunded > record.amount:
         raise NotCorrectable("More was refunded than the platform says was paid.")
+    if record.status == "success" and refunded == record.amount > 0:
+        raise NotCorrectable("All that the platform says was paid was refunded here, and it knows of no refund.")
     return refunded, given_back
 
 

@@ -50,7 +50,8 @@ class Verb(StrEnum):
 _S, _V = Status, Verb
 
 # The state that a verb leads to, or why it is refused. A corrected mismatch may have a proposal too: to reverse the
-# correction. Until that is approved the correction stands, and so does the state.
+# correction. Until that is approved the correction stands, and so does the state. An open one may have a correction
+# that stands: reconciliation opens it again when either side has changed since.
 _STATES: Final[dict[tuple[Status, Verb], Status | type[Conflict]]] = {
     (_S.OPEN, _V.RECONCILE): _S.RECONCILED,
     (_S.OPEN, _V.IGNORE): _S.IGNORED,
@@ -59,7 +60,7 @@ _STATES: Final[dict[tuple[Status, Verb], Status | type[Conflict]]] = {
     (_S.OPEN, _V.PROPOSE): _S.PENDING_APPROVAL,
     (_S.OPEN, _V.APPROVE): NoProposal,
     (_S.OPEN, _V.REJECT): NoProposal,
-    (_S.OPEN, _V.REVERSE): MismatchIsOpen,
+    (_S.OPEN, _V.REVERSE): _S.OPEN,
     (_S.PENDING_APPROVAL, _V.RECONCILE): ProposalPending,
     (_S.PENDING_APPROVAL, _V.IGNORE): ProposalPending,
     (_S.PENDING_APPROVAL, _V.REOPEN): _S.OPEN,
@@ -67,7 +68,7 @@ _STATES: Final[dict[tuple[Status, Verb], Status | type[Conflict]]] = {
     (_S.PENDING_APPROVAL, _V.PROPOSE): _S.PENDING_APPROVAL,
     (_S.PENDING_APPROVAL, _V.APPROVE): _S.CORRECTED,
     (_S.PENDING_APPROVAL, _V.REJECT): _S.OPEN,
-    (_S.PENDING_APPROVAL, _V.REVERSE): MismatchIsOpen,
+    (_S.PENDING_APPROVAL, _V.REVERSE): ProposalPending,
     (_S.RECONCILED, _V.RECONCILE): MismatchNotOpen,
     (_S.RECONCILED, _V.IGNORE): MismatchNotOpen,
     (_S.RECONCILED, _V.REOPEN): _S.OPEN,

@@ -26,6 +26,7 @@ from shared.times import rfc3339
 
 _MONEY_FIELDS = frozenset({"amount", "refunded", "held", "fee"})
 _AT_MICROSECONDS = microseconds(corrections.c.created_at).label("at_microseconds")
+_MERCHANT_ID = sa.func.coalesce(corrections.c.content["order"]["merchant_id"].astext, mismatches.c.merchant_id)
 
 
 def list_corrections(
@@ -75,18 +76,22 @@ def get_correction(session: Session, passport: Passport, *, correction_id: str) 
     return _views(session, rows)[0]
 
 
-def corrections_of(session: Session, mismatch_id: str, *, limit: int) -> list[CorrectionView]:
+def corrections_of(session: Session, passport: Passport, mismatch_id: str, *, limit: int) -> list[CorrectionView]:
     """Return the corrections of a mismatch that the caller may see, newest first."""
-    return _views(session, _rows(session, [corrections.c.mismatch_id == mismatch_id], limit))
+    return _views(session, _rows(session, [corrections.c.mismatch_id == mismatch_id, *_scope(passport, None)], limit))
 
 
 def _scope(passport: Passport, merchant_id: str | None) -> Conditions:
-    return in_scope(passport, mismatches.c.merchant_id, merchant_id)
+    """Return the conditions of what the caller sees: a correction is of its order's merchant, where it has an order.
+
+    An order may have been made for one merchant, taken back, and made for another.
+    """
+    return in_scope(passport, _MERCHANT_ID, merchant_id) + in_scope(passport, mismatches.c.merchant_id)
 
 
 def _rows(session: Session, conditions: Conditions, limit: int) -> Sequence[Any]:
     query = (
-        sa.select(corrections, mismatches.c.merchant_id, _AT_MICROSECONDS)
+        sa.select(corrections, _MERCHANT_ID.label("merchant_id"), _AT_MICROSECONDS)
         .join(mismatches, mismatches.c.id == corrections.c.mismatch_id)
         .where(*conditions)
         .order_by(corrections.c.created_at.desc(), corrections.c.id.desc())

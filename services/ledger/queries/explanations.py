@@ -12,8 +12,8 @@ from services.ledger.domain.balance_types import label
 from services.ledger.domain.changes import ADMIN_PERMISSION, Change, check_change
 from services.ledger.domain.entries import Account, Maker, enter, view_of
 from services.ledger.domain.explanations import MET, RULES, exact_fee, rule_of
-from services.ledger.domain.orders import FEE_TYPE, refuse_past_order
-from services.ledger.models.archives import archived_openings
+from services.ledger.domain.orders import FEE_TYPE, Status, refuse_past_order
+from services.ledger.models.archives import archived_openings, archives
 from services.ledger.models.entries import accounts, entries, microseconds
 from services.ledger.models.mismatches import correction_entries
 from services.ledger.models.orders import order_history, orders
@@ -93,10 +93,13 @@ def explain_balance(
     user_id, card_id: whose account; neither is the merchant's own.
     from_time: where to begin; None is the account's first entry that is still in the log.
     at: where to end; None is now.
-    Raises: InvalidRequest, AccountNotFound.
+    Raises, in order: InvalidRequest; AccountNotFound; InvalidRequest for an `at` whose entries left for an archive.
     """
+    if from_time is not None and at is not None and from_time > at:
+        raise InvalidRequest.of_field("from", "Must not be later than at.")
     account = _account(session, passport, user_id, card_id, merchant_id, currency)
     opening = _opening(session, account, from_time)
+    _refuse_archived(session, account, at)
     closing = _before(session, account, at) or _Point()
     if closing.version < opening.version:
         closing = opening
@@ -155,6 +158,19 @@ def _opening(session: Session, account: Any, from_time: datetime | None) -> _Poi
     query = sa.select(c.version, c.balance, c.digest).where(c.account_id == account.id)
     row = session.execute(query).first()
     return _Point() if row is None else _Point(row.version, row.balance, bytes(row.digest), is_archived=True)
+
+
+def _refuse_archived(session: Session, account: Any, at: datetime | None) -> None:
+    """Refuse an instant at which nobody knows the balance but an archive. Raises: InvalidRequest."""
+    if at is None:
+        return
+    ends_at = sa.func.max(archives.c.month) + sa.text("interval '1 month'")
+    of_account = archived_openings.c.account_id == account.id
+    query = sa.select(sa.func.timezone("UTC", ends_at)).where(sa.exists().where(of_account))
+    log_begins_at = session.execute(query).scalar_one()
+    if log_begins_at is not None and at < log_begins_at:
+        told = f"The log begins at {rfc3339(log_begins_at)}; what was before is in GET /archived-entries."
+        raise InvalidRequest.of_field("at", told)
 
 
 def _before(session: Session, account: Any, instant: datetime | None) -> _Point | None:
@@ -355,6 +371,7 @@ def explain_fee(session: Session, passport: Passport, *, order_no: str) -> FeeEx
     )
     charged = session.execute(query).all()
     currency, made = order.currency, _amount_made(session, order)
+    is_charged = order.status not in (Status.PENDING, Status.FAILED)  # whatever corrections and reversals were between
     return {
         "order_no": order_no,
         "merchant_id": order.merchant_id,
@@ -366,7 +383,7 @@ def explain_fee(session: Session, passport: Passport, *, order_no: str) -> FeeEx
         "exact": exact_fee(made, order.fee_percent, currency),
         "rounding": f"half up, to {fraction_digits(currency)} digits",
         "fee": format_minor(order.fee, currency),
-        "charged": format_minor(-sum(row.amount for row in charged), currency),
+        "charged": format_minor(order.fee if is_charged else 0, currency),
         "entries": [view_of(row) for row in charged],
     }
 

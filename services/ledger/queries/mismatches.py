@@ -126,7 +126,7 @@ def get_mismatch(session: Session, passport: Passport, *, mismatch_id: str) -> M
         "local": side_view(row.local, row.currency),
         "upstream": side_view(row.upstream, row.currency),
         "history": [mismatch_act_view(act) for act in session.execute(history)],
-        "corrections": corrections_of(session, mismatch_id, limit=DETAIL_ROWS_MAX),
+        "corrections": corrections_of(session, passport, mismatch_id, limit=DETAIL_ROWS_MAX),
     }
 
 

@@ -1,7 +1,8 @@
 """Both sides of a mismatch as they are now, read for a correction: our order, the record, and the order to be made."""
 
+import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -9,8 +10,9 @@ from sqlalchemy.orm import Session
 from services.ledger.domain.channels import fee_of
 from services.ledger.domain.corrections import OrderSide, RecordSide, Sides
 from services.ledger.domain.mismatches import Kind
-from services.ledger.domain.orders import REFUNDABLE, check_order
+from services.ledger.domain.orders import REFUNDABLE, Status, check_order
 from services.ledger.domain.thresholds import Threshold
+from services.ledger.matching_sql import SPEAKS_FIRST
 from services.ledger.models.orders import order_user_id, orders
 from services.ledger.models.statements import upstream_records
 from services.ledger.queries.orders import given_back
@@ -54,18 +56,31 @@ def sides_of(session: Session, mismatch: Any, *, is_locked: bool) -> Sides:
         query = sa.select(upstream_records).where(upstream_records.c.id == mismatch.record_id)
         row = session.execute(query.with_for_update() if is_locked else query).first()
         record = None if row is None else _record_side(row)
-    return Sides(kind=mismatch.kind, order=order, record=record, others=_others(session, mismatch))
+    found = session.execute(_BESIDE, {"order_no": order_no, "channel": mismatch.channel}).one()
+    return Sides(
+        kind=mismatch.kind,
+        order=order,
+        record=record,
+        speaker_id=found.speaker_id,
+        moved_before=int(found.moved_before),
+    )
 
 
-def _others(session: Session, mismatch: Any) -> int:
-    """Return how many records of the order there are beside the mismatch's; none where that says nothing."""
-    if mismatch.kind not in (Kind.MISSING_UPSTREAM, Kind.DUPLICATE_UPSTREAM):
-        return 0
-    c = upstream_records.c
-    conditions = [c.channel == mismatch.channel, c.order_no == mismatch.order_no, c.voided_by.is_(None)]
-    if mismatch.record_id is not None:
-        conditions += [c.id != mismatch.record_id, c.status.in_(("success", "refunded"))]
-    return int(session.execute(sa.select(sa.func.count()).where(*conditions)).scalar_one())
+# Of an order: the record that speaks for it, and what its corrections that stand have moved.
+_BESIDE: Final = sa.text(
+    f"""
+    select (select x.id from upstream_records x
+             where x.channel = :channel and x.order_no = :order_no and x.voided_by is null
+             order by {SPEAKS_FIRST} limit 1) as speaker_id,
+           (select coalesce(sum(abs((entry ->> 'amount')::bigint)), 0)
+              from mismatches m
+                   join corrections c on c.mismatch_id = m.id,
+                   jsonb_array_elements(c.content -> 'entries') as entry
+             where m.channel = :channel and (m.order_no = :order_no or m.id = :order_no)
+               and c.status = 'applied' and c.reversal_of is null
+               and c.content -> 'order' ->> 'order_no' = :order_no) as moved_before
+    """
+)
 
 
 def order_side(session: Session, order_no: str, channel: str, *, is_locked: bool) -> OrderSide | None:
@@ -107,8 +122,53 @@ def _record_side(row: Any) -> RecordSide:
     )
 
 
+# An order that a correction made fails when that is reversed, and is there for good, whoever it was made for.
+_WAS_MADE: Final = sa.text(
+    """
+    select exists (
+        select from mismatches m join corrections c on c.mismatch_id = m.id
+         where (m.order_no = :order_no or m.id = :order_no) and c.status = 'reversed'
+           and c.content -> 'order' ->> 'order_no' = :order_no and (c.content -> 'order' ->> 'is_new')::boolean)
+    """
+)
+
+
+def number_to_make(session: Session, mismatch: Any, order: OrderSide | None, new_order: NewOrder) -> str | None:
+    """Return the number of the order that is to be made for a record; None where the one that is there is meant.
+
+    One that a correction made for somebody else, and that failed when it was reversed, is not: the record is given
+    another number.
+    """
+    if order is None:
+        return str(mismatch.order_no or mismatch.id) if mismatch.kind == Kind.MISSING_LOCAL else None
+    is_named = new_order.merchant_id is not None and new_order.kind is not None
+    is_same = (new_order.merchant_id, new_order.user_id, new_order.kind) == (
+        order.merchant_id,
+        order.user_id,
+        order.kind,
+    )
+    if order.status != Status.FAILED or not is_named or is_same:
+        return None
+    if not session.scalar(_WAS_MADE, {"order_no": order.order_no}):
+        return None
+    c = orders.c
+    own = sa.select(c.order_no).where(
+        sa.or_(c.order_no == mismatch.id, c.order_no.startswith(f"{mismatch.id}-", autoescape=True))
+    )
+    taken = set(session.scalars(own))
+    numbers = itertools.chain([mismatch.id], (f"{mismatch.id}-{n}" for n in itertools.count(2)))
+    return str(next(number for number in numbers if number not in taken))
+
+
 def order_to_make(
-    session: Session, passport: Passport, mismatch: Any, record: RecordSide | None, new_order: NewOrder, terms: Terms
+    session: Session,
+    passport: Passport,
+    mismatch: Any,
+    record: RecordSide | None,
+    new_order: NewOrder,
+    terms: Terms,
+    *,
+    order_no: str,
 ) -> OrderSide | None:
     """Return the order that a record of a payment stands for, as it will be made.
 
@@ -118,7 +178,7 @@ def order_to_make(
         return None
     require_merchant(session, passport, new_order.merchant_id)
     new = check_order(
-        order_no=mismatch.order_no or mismatch.id,
+        order_no=order_no,
         merchant_id=new_order.merchant_id,
         user_id=new_order.user_id,
         kind=new_order.kind,

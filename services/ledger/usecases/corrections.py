@@ -23,7 +23,14 @@ from services.ledger.queries.corrections import content_view, get_correction
 from services.ledger.queries.figures import days_of_books
 from services.ledger.queries.pages import in_scope
 from services.ledger.usecases.correction_effects import apply_correction, changes_of, told_of
-from services.ledger.usecases.correction_sides import NewOrder, Terms, order_side, order_to_make, sides_of
+from services.ledger.usecases.correction_sides import (
+    NewOrder,
+    Terms,
+    number_to_make,
+    order_side,
+    order_to_make,
+    sides_of,
+)
 from services.ledger.usecases.mismatches import lock_mismatch, move_mismatch, void_proposal
 from shared import outbox
 from shared.contracts.mismatches import (
@@ -230,9 +237,10 @@ def _plan(
     if to not in ("upstream", "local"):
         raise InvalidRequest.of_field("to", "Must be upstream or local.")
     sides = sides_of(session, mismatch, is_locked=is_locked)
-    is_to_be_made = sides.order is None and sides.record is not None and mismatch.kind == "missing_local"
-    if to == "upstream" and is_to_be_made:
-        sides = replace(sides, order=order_to_make(session, passport, mismatch, sides.record, new_order, terms))
+    order_no = number_to_make(session, mismatch, sides.order, new_order) if to == "upstream" else None
+    if order_no is not None:
+        made = order_to_make(session, passport, mismatch, sides.record, new_order, terms, order_no=order_no)
+        sides = replace(sides, order=made)
     return domain.plan(sides, to=to, reason=reason, day_of=days_of_books(session, terms.zone_name))
 
 
@@ -303,8 +311,8 @@ def _propose_or_apply(
     proposal = session.execute(sa.insert(corrections).values(values).returning(corrections)).one()
     if not waits:
         return str(proposal.id), apply_correction(session, passport, mismatch, proposal, content, terms)
-    is_reversal = content["reverses"] is not None
-    after = Status(mismatch.status) if is_reversal else state_after(mismatch.status, Verb.PROPOSE)
+    is_standing = content["reverses"] is not None and mismatch.status == Status.CORRECTED
+    after = Status.CORRECTED if is_standing else state_after(mismatch.status, Verb.PROPOSE)
     move_mismatch(
         session, passport, mismatch, after, act="propose", reason=content["reason"], correction_id=proposal.id
     )

@@ -7,7 +7,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.ledger.matching_sql import MATCH, NOTE_FOUND
+from services.ledger.matching_sql import MATCH, NOTE_FOUND, VOID_PROPOSALS
 from services.ledger.models.reconciliations import reconciliation_view, reconciliations
 from services.ledger.queries.figures import periods
 from services.ledger.queries.pages import plan_for_these_values
@@ -107,6 +107,7 @@ def _match(session: Session, parameters: dict[str, Any]) -> Sequence[Any]:
     session.execute(sa.text(f"set local work_mem = '{HASH_MEGABYTES}MB'"))
     session.execute(sa.text("set local jit = off"))
     healed = session.execute(MATCH, parameters).all()
+    session.execute(VOID_PROPOSALS, {"channel": parameters["channel"], "day": parameters["day"]})
     session.execute(NOTE_FOUND, {"run_id": parameters["run_id"], "request_id": parameters["request_id"]})
     return healed
 

@@ -52,6 +52,7 @@ from tests.services.ledger.mismatches import (
     record,
     reject,
     reverse,
+    says,
     the_one,
 )
 from tests.services.ledger.orders import ALICE, account, create, events, fail, fund, refund, settle
@@ -676,3 +677,160 @@ def test_each_step_is_told(books: Session) -> None:
         "CorrectionProposed", "CorrectionRejected", "CorrectionProposed", "CorrectionApproved", "CorrectionApplied",
         "CorrectionReversed",
     ]  # fmt: skip
+
+
+def test_a_platforms_success_is_not_made_a_refund_by_our_own(books: Session) -> None:
+    made = paid(books, kind="payment")
+    refund(books, made["order_no"], "4.00")
+    record(books, made["order_no"], amount=400)
+    mismatch = the_one(books)
+    with pytest.raises(NotCorrectable):
+        correct(books, mismatch["id"])
+    correct(books, mismatch["id"], "local")
+    ends_well(books)
+
+
+def test_a_refund_of_nothing_cannot_be_followed(books: Session) -> None:
+    record(books, paid(books, kind="paid_reset")["order_no"], amount=0, status="refunded")
+    with pytest.raises(NotCorrectable):
+        correct(books, the_one(books)["id"])
+
+
+def test_two_refunds_of_other_amounts_are_at_stake_by_their_difference(books: Session) -> None:
+    made = paid(books, kind="payment")
+    refund(books, made["order_no"])
+    record(books, made["order_no"], status="refunded", amount=200_000)
+    assert correct(books, the_one(books)["id"], "local")["status"] == "pending_approval"
+
+
+def test_many_small_corrections_of_one_order_are_one_large_one(books: Session) -> None:
+    made = paid(books, amount="3000.00")
+    ref = record(books, made["order_no"], amount=240_000)
+    mismatch = the_one(books)
+    assert correct(books, mismatch["id"])["status"] == "corrected"
+    says(books, ref, amount=180_000)
+    reconcile_all(books)
+    assert [m["id"] for m in found(books, "open")] == [mismatch["id"]]
+    assert correct(books, mismatch["id"])["status"] == "pending_approval"
+    assert order(books, made["order_no"]).amount == 240_000
+    approve(books, mismatch["id"])
+    assert order(books, made["order_no"]).amount == 180_000
+    ends_well(books)
+
+
+def test_correction_whose_mismatch_was_found_again_can_still_be_taken_back(books: Session) -> None:
+    made = paid(books)
+    ref = record(books, made["order_no"], amount=900)
+    mismatch = the_one(books)
+    correct(books, mismatch["id"])
+    says(books, ref, amount=800)
+    reconcile_all(books)
+    assert [m["id"] for m in found(books, "open")] == [mismatch["id"]]
+    assert reverse(books, mismatch["id"], terms=ALWAYS_WAITS)["status"] == "proposed"
+    with pytest.raises(ProposalPending):
+        reverse(books, mismatch["id"])
+    assert approve(books, mismatch["id"])["status"] == "open"
+    assert order(books, made["order_no"]).amount == 1000
+    correct(books, mismatch["id"])
+    assert order(books, made["order_no"]).amount == 800
+    ends_well(books)
+
+
+def test_proposal_to_reverse_is_void_when_its_mismatch_is_found_again(books: Session) -> None:
+    made = paid(books)
+    ref = record(books, made["order_no"], amount=900)
+    mismatch = the_one(books)
+    correct(books, mismatch["id"])
+    reverse(books, mismatch["id"], terms=ALWAYS_WAITS)
+    says(books, ref, amount=800)
+    reconcile_all(books)
+    after = get_mismatch(books, ALICE, mismatch_id=mismatch["id"])
+    assert (after["status"], [c["status"] for c in after["corrections"]]) == ("open", ["void", "applied"])
+    assert correct(books, mismatch["id"], terms=ALWAYS_WAITS)["status"] == "pending_approval"
+
+
+def test_record_that_does_not_speak_for_its_order_any_more_undoes_nothing(books: Session) -> None:
+    made = paid(books)
+    record(books, made["order_no"], status="failed")
+    mismatch = the_one(books)
+    record(books, made["order_no"])  # it was tried again
+    for to in ("upstream", "local"):
+        with pytest.raises(MismatchOutdated):
+            correct(books, mismatch["id"], to)
+    assert order(books, made["order_no"]).status == "settled"
+    reconcile_all(books)
+    ends_well(books)
+
+
+def test_order_made_from_one_record_is_not_failed_by_another_of_its_number(books: Session) -> None:
+    record(books, "theirs", status="failed")
+    record(books, "theirs")
+    reconcile_all(books)
+    tried, taken = sorted(found(books, "open"), key=lambda m: m["difference"])
+    correct(books, taken["id"], merchant_id=AURORA, kind="recharge")
+    with pytest.raises(MismatchOutdated):
+        correct(books, tried["id"])
+    assert order(books, "theirs").status == "settled"
+    reconcile_all(books)
+    ends_well(books)
+
+
+def test_record_set_aside_counts_again_when_the_platform_says_something_else(books: Session) -> None:
+    made = paid(books, kind="payment")
+    ref = record(books, made["order_no"], status="failed")
+    mismatch = the_one(books)
+    correct(books, mismatch["id"], "local")
+    ends_well(books)
+    says(books, ref, occurred_at=utc_now(), fee=1)  # nothing that was judged
+    ends_well(books)
+    says(books, ref, status="refunded")
+    reconcile_all(books)
+    assert [m["id"] for m in found(books, "open")] == [mismatch["id"]]
+    with pytest.raises(ProposalOutdated):
+        reverse(books, mismatch["id"])
+    correct(books, mismatch["id"])
+    assert (order(books, made["order_no"]).status, account(books)) == ("refunded", (50_000, 0))
+    ends_well(books)
+
+
+def test_of_two_records_of_one_instant_the_one_that_says_what_we_say_goes_first(books: Session) -> None:
+    made, at = paid(books), utc_now()
+    record(books, made["order_no"], amount=900, at=at)
+    record(books, made["order_no"], amount=800, at=at)
+    reconcile_all(books)
+    amount = next(m for m in found(books, "open") if m["kind"] == "amount_mismatch")
+    correct(books, amount["id"], "local")
+    reconcile_all(books)
+    [twice] = found(books, "open")
+    assert (twice["kind"], twice["difference"]) == ("duplicate_upstream", "8.00")
+    correct(books, twice["id"], "local")
+    ends_well(books)
+
+
+@pytest.mark.parametrize("order_no", ["theirs", None])
+def test_order_made_for_the_wrong_merchant_is_taken_back_and_made_for_the_right_one(
+    books: Session, order_no: str | None
+) -> None:
+    record(books, order_no)
+    wrong = the_one(books)
+    mine: dict[str, Any] = {"merchant_id": AURORA, "kind": "recharge"}
+    theirs = mine | {"merchant_id": BOREALIS}
+    correct(books, wrong["id"], **mine)
+    reverse(books, wrong["id"])
+    reconcile_all(books)
+    [mismatch] = found(books, "open")
+    waiting = correct(books, mismatch["id"], terms=ALWAYS_WAITS, **theirs)
+    assert waiting["corrections"][0]["merchant_id"] == BOREALIS
+    if mismatch["merchant_id"] == AURORA:
+        only_mine = person("Mine", "administrator", frozenset({AURORA}))
+        assert get_mismatch(books, only_mine, mismatch_id=mismatch["id"])["corrections"] == []
+        with pytest.raises(MerchantNotFound):
+            approve(books, mismatch["id"], passport=only_mine)
+    approve(books, mismatch["id"])
+    balances = "select merchant_id, balance from accounts where holder_type = 'merchant' and wallet = 'balance'"
+    assert dict(books.execute(sa.text(balances)).all()) == {AURORA: 0, BOREALIS: 1000}
+    ends_well(books)
+    reverse(books, mismatch["id"])
+    correct(books, mismatch["id"], **theirs)
+    assert dict(books.execute(sa.text(balances)).all()) == {AURORA: 0, BOREALIS: 1000}
+    ends_well(books)

@@ -47,7 +47,7 @@ RECORD = RecordSide(
     occurred_at="2026-11-22T23:00:00Z",
     voided_by=None,
 )
-SIDES = Sides(kind="amount_mismatch", order=ORDER, record=RECORD, others=0)
+SIDES = Sides(kind="amount_mismatch", order=ORDER, record=RECORD)
 
 
 def planned(sides: Sides = SIDES, **terms: Any) -> dict[str, Any]:
@@ -119,12 +119,12 @@ def test_over_the_threshold_is_more_than_it_in_the_currencys_own_units(
 def test_what_is_at_stake_is_what_moves_or_what_both_sides_differ_by() -> None:
     assert planned()["stakes"] == [[100, "CNY"]]
     assert planned(to="local")["stakes"] == [[100, "CNY"]]
-    lacking = Sides(kind="missing_upstream", order=ORDER, record=None, others=0)
+    lacking = Sides(kind="missing_upstream", order=ORDER, record=None)
     assert planned(lacking)["stakes"] == [[1305, "CNY"]]
     assert planned(lacking, to="local")["stakes"] == [[1000, "CNY"]]
     foreign = replace(SIDES, record=replace(RECORD, currency="USD"))
     assert planned(foreign, to="local")["stakes"] == [[1000, "CNY"], [900, "USD"]]
-    nobodys = Sides(kind="missing_local", order=None, record=replace(RECORD, status="refunded"), others=0)
+    nobodys = Sides(kind="missing_local", order=None, record=replace(RECORD, status="refunded"))
     assert planned(nobodys, to="local")["stakes"] == [[900, "CNY"]]
 
 
@@ -133,14 +133,14 @@ def test_what_is_at_stake_is_what_moves_or_what_both_sides_differ_by() -> None:
     [
         (replace(SIDES, record=replace(RECORD, voided_by="cor_1")), MismatchOutdated),
         (replace(SIDES, order=None), MismatchOutdated),
-        (Sides(kind="missing_upstream", order=ORDER, record=None, others=1), MismatchOutdated),
+        (Sides(kind="missing_upstream", order=ORDER, record=None, speaker_id=1), MismatchOutdated),
         (
-            Sides(kind="missing_upstream", order=replace(ORDER, status="failed"), record=None, others=0),
+            Sides(kind="missing_upstream", order=replace(ORDER, status="failed"), record=None),
             MismatchOutdated,
         ),
-        (Sides(kind="duplicate_upstream", order=ORDER, record=RECORD, others=0), MismatchOutdated),
-        (Sides(kind="duplicate_upstream", order=ORDER, record=RECORD, others=1), NotCorrectable),
-        (Sides(kind="missing_local", order=None, record=RECORD, others=0), OrderTermsRequired),
+        (Sides(kind="duplicate_upstream", order=ORDER, record=RECORD), MismatchOutdated),
+        (Sides(kind="duplicate_upstream", order=ORDER, record=RECORD, speaker_id=9), NotCorrectable),
+        (Sides(kind="missing_local", order=None, record=RECORD), OrderTermsRequired),
         (replace(SIDES, record=replace(RECORD, amount=299)), NotCorrectable),
         (replace(SIDES, record=replace(RECORD, currency="USD")), NotCorrectable),
         (replace(SIDES, record=replace(RECORD, status="pending")), NotCorrectable),

@@ -1,6 +1,7 @@
 """Explanations: a balance by its entries and their proof, a refusal by its rule, a fee by its rate."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 from services.ledger.domain.explanations import MET, RULES, exact_fee, rule_of
 from services.ledger.queries.entries import AccountNotFound
 from services.ledger.queries.explanations import (
+    FEE_ENTRIES_MAX,
     explain_balance,
     explain_change,
     explain_fee,
@@ -27,6 +29,7 @@ from tests.conftest import AURORA, BOREALIS, person
 from tests.services.ledger.conftest import call_of, change, post_all, raw_change, single
 from tests.services.ledger.mismatches import add_world, correct, record, reverse, the_one
 from tests.services.ledger.orders import ALICE, create, fund, refund, settle
+from tests.services.ledger.test_orders_properties import archive
 
 
 @pytest.fixture
@@ -74,8 +77,8 @@ def test_balance_between_two_instants(books: Session) -> None:
     assert (middle["opening"]["balance"], middle["closing"]["balance"]) == ("100.00", "120.00")
     assert [(t["count"], t["net"]) for t in middle["changes"]] == [(1, "20.00")]
     assert middle["proof"]["ok"]
-    turned = balance(books, user_id="user-1", from_time=later, at=between)
-    assert (turned["opening"], turned["changes"], turned["proof"]["entries"]) == (turned["closing"], [], 0)
+    with pytest.raises(InvalidRequest, match="later than at"):
+        balance(books, user_id="user-1", from_time=later, at=between)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +113,18 @@ def test_balance_goes_on_from_an_archive(books: Session) -> None:
     found = balance(books, user_id="user-1")
     assert (found["opening"], found["opening_is_archived"]) == ({"balance": "100.00", "version": 1}, True)
     assert (found["closing"]["balance"], found["proof"]["ok"]) == ("120.00", True)
+
+
+def test_balance_at_an_instant_that_left_for_an_archive_is_refused_and_not_made_up(books: Session) -> None:
+    now = utc_now()
+    archive(books)
+    fund(books, "20.00", user_id="young")
+    with pytest.raises(InvalidRequest) as refusal:
+        balance(books, user_id="user-1", at=now)
+    assert "archived-entries" in str(refusal.value.errors)
+    assert balance(books, user_id="young", at=now)["closing"]["balance"] == "0"
+    after = balance(books, user_id="user-1", at=datetime(2099, 1, 1, tzinfo=UTC))
+    assert (after["closing"]["balance"], after["opening_is_archived"]) == ("100.00", True)
 
 
 def test_which_account_is_meant(books: Session, bob: Passport, charlie: Passport) -> None:
@@ -224,6 +239,28 @@ def test_fee_of_a_corrected_order_is_that_of_the_amount_it_was_made_with(books: 
     assert (found["amount"], found["exact"], found["fee"], found["charged"]) == ("10.00", "1", "1.00", "1.00")
     reverse(books, mismatch["id"])
     assert explain_fee(books, ALICE, order_no=made["order_no"])["charged"] == "0"
+
+
+def test_fee_that_was_charged_stays_so_when_its_entry_leaves_the_log(books: Session) -> None:
+    books.execute(sa.text("update channels set config = jsonb_build_object('fee_percent', '10')"))
+    made = create(books, kind="recharge", amount="10.00")
+    settle(books, made["order_no"])
+    archive(books)
+    found = explain_fee(books, ALICE, order_no=made["order_no"])
+    assert (found["fee"], found["charged"], found["entries"]) == ("1.00", "1.00", [])
+
+
+def test_fee_that_was_charged_and_given_back_many_times_is_charged_once(books: Session) -> None:
+    books.execute(sa.text("update channels set config = jsonb_build_object('fee_percent', '10')"))
+    made = create(books, kind="recharge", amount="10.00")
+    record(books, made["order_no"], at=utc_now())
+    mismatch = the_one(books)
+    for _ in range(FEE_ENTRIES_MAX // 2):
+        correct(books, mismatch["id"])
+        reverse(books, mismatch["id"])
+    correct(books, mismatch["id"])
+    found = explain_fee(books, ALICE, order_no=made["order_no"])
+    assert (found["charged"], len(found["entries"])) == ("1.00", FEE_ENTRIES_MAX)
 
 
 def test_fee_of_a_foreign_order_is_not_explained(books: Session, charlie: Passport) -> None:

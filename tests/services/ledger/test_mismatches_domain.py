@@ -23,7 +23,7 @@ TABLE: dict[str, dict[str, str | type[Conflict]]] = {
         "propose": "pending_approval",
         "approve": NoProposal,
         "reject": NoProposal,
-        "reverse": MismatchIsOpen,
+        "reverse": "open",
     },
     "pending_approval": {
         "reconcile": ProposalPending,
@@ -33,7 +33,7 @@ TABLE: dict[str, dict[str, str | type[Conflict]]] = {
         "propose": "pending_approval",
         "approve": "corrected",
         "reject": "open",
-        "reverse": MismatchIsOpen,
+        "reverse": ProposalPending,
     },
     "reconciled": {
         "reconcile": MismatchNotOpen,
