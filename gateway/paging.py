@@ -1,8 +1,8 @@
 """Lists: one page as JSON, or all matching rows as CSV, page after page from the service."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from flask import Response, request, stream_with_context
 
@@ -39,13 +39,22 @@ def respond(wanted: Listing, *, columns: list[str], pick: answers.Pick, name: st
     if not _wants_csv():
         page: Page = call(wanted.service, wanted.method, **wanted.arguments)
         items = [pick(item) for item in page["items"]]
-        return answers.json_response({"items": items, "next_cursor": page["next_cursor"]}, 200)
+        response = answers.json_response({"items": items, "next_cursor": page["next_cursor"]}, 200)
+        return _with_archived_before(response, page)
     first = call(wanted.service, wanted.method, **wanted.arguments | {"limit": LIMIT_MAX})
     rows = stream_with_context(_rows(wanted, first, columns, pick))
     response = Response(
         rows, mimetype="text/csv", headers={"Content-Disposition": f'attachment; filename="{name}.csv"'}
     )
     response.headers["Content-Type"] = "text/csv; charset=utf-8; header=present"
+    return _with_archived_before(response, first)
+
+
+def _with_archived_before(response: Response, page: Page) -> Response:
+    """Say before which instant rows of the range have left for archives, where the service says that some have."""
+    instant = cast("Mapping[str, str | None]", page).get("archived_before")
+    if instant is not None:
+        response.headers["Archived-Before"] = instant
     return response
 
 

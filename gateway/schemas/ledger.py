@@ -159,10 +159,14 @@ class CurrencyTotalSchema(Schema):
 
 
 class SummarySchema(Schema):
-    """The totals of a filtered balance log, by type and over all."""
+    """The totals of a filtered balance log, by type and over all.
+
+    `archived_before`: entries older than this have left for archives, and the totals lack them; null where they do not.
+    """
 
     items = fields.List(fields.Nested(TypeTotalSchema), required=True)
     totals = fields.List(fields.Nested(CurrencyTotalSchema), required=True)
+    archived_before = fields.Timestamp(required=True, allow_none=True)
 
 
 class AccountSchema(Schema):

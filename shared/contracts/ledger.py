@@ -79,10 +79,14 @@ class BatchView(TypedDict):
 
 
 class EntryPage(TypedDict):
-    """One page of the balance log, newest first."""
+    """One page of the balance log, newest first.
+
+    archived_before: entries of the range that are older than this have left for archives; null where none have.
+    """
 
     items: list[EntryView]
     next_cursor: str | None
+    archived_before: str | None
 
 
 class TypeTotalView(TypedDict):
@@ -109,10 +113,14 @@ class CurrencyTotalView(TypedDict):
 
 
 class SummaryView(TypedDict):
-    """The totals of a filtered balance log."""
+    """The totals of a filtered balance log.
+
+    archived_before: entries older than this have left for archives, and these totals lack them; null where they do not.
+    """
 
     items: list[TypeTotalView]
     totals: list[CurrencyTotalView]
+    archived_before: str | None
 
 
 class AccountView(TypedDict):

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Final
 
 from services.ledger.domain.balance_types import codes_of
 from shared.errors import InvalidRequest
 from shared.money import AMOUNT_MINOR_MAX, fraction_digits
+
+QUARTER: Final = timedelta(minutes=15)
 
 # Amounts of a filter may be of any currency: as many digits as any has, and as large as the largest of any.
 _AMOUNT = re.compile(r"[+-]?(0|[1-9][0-9]{0,18})(\.[0-9]{1,6})?", re.ASCII)
@@ -82,6 +85,20 @@ def amount_of_any_currency(name: str, text: str | None) -> Decimal | None:
 def minor_bound(amount: Decimal, currency: str, rounding: str) -> int:
     """Return an amount of a filter in a currency's minor units; at most what a column can hold, which no amount is."""
     return min(int(amount.scaleb(fraction_digits(currency)).to_integral_value(rounding)), AMOUNT_MINOR_MAX)
+
+
+def whole_quarters(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    """Return a range without what it has of quarters of an hour that it does not have wholly.
+
+    Every day of every zone begins with a quarter.
+    """
+    return start + (_begun(start) - start) % QUARTER, _begun(end)
+
+
+def _begun(instant: datetime) -> datetime:
+    """Return when the quarter of an hour began that an instant is in."""
+    at = instant.astimezone(UTC)
+    return at.replace(minute=at.minute // 15 * 15, second=0, microsecond=0)
 
 
 def whole_hours(start: datetime, end: datetime) -> tuple[datetime, datetime] | None:

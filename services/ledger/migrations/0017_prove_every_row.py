@@ -33,6 +33,7 @@ alter table archive_totals add column channel text;
 alter table archive_totals drop constraint uq_archive_totals;
 """
 _TOTALS_WRITTEN = """
+set constraints all immediate;
 alter table archive_totals add constraint uq_archive_totals unique nulls not distinct
     (archive_id, quarter, merchant_id, currency, type, counter_account, channel);
 create index ix_archive_totals_quarter on archive_totals (quarter);

@@ -1,8 +1,10 @@
 """The tables of archives, and how others see their rows."""
 
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from services.ledger.row_digests import content_of
 from shared.contracts.archives import ArchiveView
@@ -74,6 +76,12 @@ archived_refunds: Final = sa.Table(
     sa.Column("currency", sa.Text, primary_key=True),
     sa.Column("amount", sa.BigInteger),
 )
+
+
+def left_before(session: Session) -> datetime | None:
+    """Return the instant before which entries have left the log for archives; None where none have."""
+    month: date | None = session.execute(sa.select(sa.func.max(archives.c.month))).scalar_one()
+    return None if month is None else datetime(month.year + month.month // 12, month.month % 12 + 1, 1, tzinfo=UTC)
 
 
 def sealed(one: str) -> str:

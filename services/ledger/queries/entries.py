@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from services.ledger.domain.balance_types import label
 from services.ledger.domain.entries import view_of
-from services.ledger.domain.filters import LogFilter, whole_hours
+from services.ledger.domain.filters import LogFilter, whole_hours, whole_quarters
+from services.ledger.models.archives import archive_totals, left_before
 from services.ledger.models.entries import (
     account_view,
     accounts,
@@ -35,6 +36,7 @@ from shared.kernel_tables import merchant_copies
 from shared.money import format_minor
 from shared.paging import InvalidCursor, encode_cursor
 from shared.passport import Passport
+from shared.times import rfc3339
 
 USER_ACCOUNTS_MAX: Final = 500
 _AT_MICROSECONDS = microseconds(entries.c.created_at).label("at_microseconds")
@@ -76,7 +78,18 @@ def list_balance_logs(
     return {
         "items": [view_of(row) for row in shown],
         "next_cursor": encode_cursor(_place(shown[-1])) if len(rows) > limit else None,
+        "archived_before": _archived_before(session, wanted),
     }
+
+
+def _archived_before(session: Session, wanted: LogFilter, *, is_sum: bool = False) -> str | None:
+    """Return before which instant entries of the range have left the log; of a sum, if it lacks them."""
+    instant = left_before(session)
+    if instant is None or instant <= wanted.start:
+        return None
+    end = min(wanted.end, instant)
+    is_whole = is_sum and wanted.is_rolled_up and whole_quarters(wanted.start, end) == (wanted.start, end)
+    return None if is_whole else rfc3339(instant)
 
 
 def day_after(cursor: str, zone_name: str) -> str:
@@ -148,18 +161,28 @@ def _known_currencies(session: Session) -> list[str]:
 def summarize_balance_logs(session: Session, passport: Passport, wanted: LogFilter) -> SummaryView:
     """Return the sums of the entries that fit the filter, by type and currency, and by currency.
 
-    Whole hours come from the hourly totals where the filter allows it, in the same statement as the rest.
+    Whole hours come from the hourly totals where the filter allows it, in the same statement as the rest; quarters of
+    hours at both ends of what has left the log from the archives' totals. What else has left, they say that they lack.
     """
     plan_for_these_values(session)
     hours = whole_hours(wanted.start, wanted.end) if wanted.is_rolled_up else None
     parts = [_summed_entries(_entry_conditions(session, passport, wanted), hours)]
     if hours is not None:
-        parts += [_summed_hours(passport, wanted, hours, table) for table in (hourly_totals, posting_deltas)]
+        parts += [_summed(passport, wanted, hourly_totals, hourly_totals.c.hour, [hours])]
+        parts += [_summed(passport, wanted, posting_deltas, posting_deltas.c.hour, [hours])]
+    if wanted.is_rolled_up:
+        first, last = whole_quarters(wanted.start, wanted.end)
+        ends = [(first, hours[0]), (hours[1], last)] if hours else [(first, last)]
+        parts += [_summed(passport, wanted, archive_totals, archive_totals.c.quarter, ends)]
     some = sa.union_all(*parts).subquery()
     total = [sa.func.sum(some.c[name]).label(name) for name in ("entries", "increase", "decrease")]
     by_type = sa.select(some.c.type, some.c.currency, *total).group_by(some.c.type, some.c.currency)
     rows = session.execute(by_type.order_by(some.c.type, some.c.currency)).all()
-    return {"items": [_type_total(row) for row in rows], "totals": _currency_totals(rows)}
+    return {
+        "items": [_type_total(row) for row in rows],
+        "totals": _currency_totals(rows),
+        "archived_before": _archived_before(session, wanted, is_sum=True),
+    }
 
 
 def _summed_entries(conditions: Conditions, hours: tuple[datetime, datetime] | None) -> sa.Select[Any]:
@@ -179,11 +202,17 @@ def _summed_entries(conditions: Conditions, hours: tuple[datetime, datetime] | N
     )
 
 
-def _summed_hours(
-    passport: Passport, wanted: LogFilter, hours: tuple[datetime, datetime], table: sa.Table
+def _summed(
+    passport: Passport,
+    wanted: LogFilter,
+    table: sa.Table,
+    at: sa.Column[datetime],
+    ranges: Sequence[tuple[datetime, datetime]],
 ) -> sa.Select[Any]:
+    """Return the sums of a table of sums, of its rows that are in one of the ranges."""
     c = table.c
-    conditions = [c.hour >= hours[0], c.hour < hours[1], *in_scope(passport, c.merchant_id, wanted.merchant_id)]
+    in_range = sa.or_(*(sa.and_(at >= first, at < last) for first, last in ranges))
+    conditions = [in_range, *in_scope(passport, c.merchant_id, wanted.merchant_id)]
     if wanted.currency is not None:
         conditions.append(c.currency == wanted.currency)
     if wanted.codes is not None:

@@ -1,13 +1,22 @@
 """Entries leave the log for archives, every account still proves, and an archive can be read back."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from importlib import import_module
+from threading import Event
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
@@ -415,3 +424,183 @@ def _read_back(books: Books, passport: Passport, *, limit: int = 5, **filters: s
         cursor = page["next_cursor"]
         if cursor is None:
             return found
+
+
+def test_log_says_which_of_its_range_has_left(posted: Books, alice: Passport) -> None:
+    def page(**filters: Any) -> Any:
+        wanted = replace(_everything(), **filters)
+        return posted.run(lambda session: entry_queries.list_balance_logs(session, alice, wanted, limit=5, cursor=None))
+
+    assert page()["archived_before"] is None
+    archive(posted)
+    assert page() == {"items": [], "next_cursor": None, "archived_before": f"{NEXT_MONTH.isoformat()}T00:00:00Z"}
+    assert page(start=datetime(NEXT_MONTH.year, NEXT_MONTH.month, 1, tzinfo=UTC))["archived_before"] is None
+
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize("minutes", [0, 15, 45])
+def test_sums_of_what_has_left_are_what_they_were_to_the_quarter_of_an_hour(
+    posted: Books, alice: Passport, minutes: int
+) -> None:
+    def sums(start: datetime, end: datetime, **filters: Any) -> Any:
+        wanted = replace(_everything(), start=start, end=end, **filters)
+        return posted.run(lambda session: entry_queries.summarize_balance_logs(session, alice, wanted))
+
+    now = utc_now()
+    first = now.replace(minute=minutes, second=0, microsecond=0)
+    ranges = [(first - n * HOUR, first + m * HOUR) for n in range(3) for m in range(3) if n + m]
+    ranges += [(now.replace(minute=now.minute // 15 * 15, second=0, microsecond=0), now + HOUR)]
+    ranges = [(start, end.replace(minute=end.minute // 15 * 15, second=0, microsecond=0)) for start, end in ranges]
+    before = [sums(start, end) for start, end in ranges]
+    assert {len(view["totals"]) for view in before} == {0, 1} or before[-1]["totals"]
+    archive(posted)
+    assert [sums(start, end) for start, end in ranges] == before
+
+
+@pytest.mark.parametrize("filters", [{"user_id": "user-1"}, {"order_no": "B1"}, {"min_amount": Decimal(1)}])
+def test_sums_that_lack_what_has_left_say_so(posted: Books, alice: Passport, filters: dict[str, Any]) -> None:
+    def sums(**filters: Any) -> Any:
+        wanted = replace(_everything(), **filters)
+        return posted.run(lambda session: entry_queries.summarize_balance_logs(session, alice, wanted))
+
+    assert sums(**filters)["archived_before"] is None
+    archive(posted)
+    left = f"{NEXT_MONTH.isoformat()}T00:00:00Z"
+    assert (sums()["archived_before"], sums(**filters)["archived_before"]) == (None, left)
+    assert sums(start=_everything().start + timedelta(seconds=1))["archived_before"] == left
+    earlier = sums(end=utc_now() - HOUR)
+    assert (earlier["archived_before"], earlier["totals"]) == (left, [])
+
+
+def test_month_that_leaves_while_the_proof_begins_is_no_fault(posted: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped, looking = Event(), Event()
+    drop = archives._drop_archived
+
+    def drop_and_wait(session: Session, archive_id: str) -> None:
+        drop(session, archive_id)
+        dropped.set()
+        looking.wait(10)
+        time.sleep(1)  # the proof waits for the lock by now
+
+    monkeypatch.setattr(archives, "_drop_archived", drop_and_wait)
+    with ThreadPoolExecutor(2) as pool:
+        leaving = pool.submit(copy_context().run, archive, posted)
+        assert dropped.wait(10)
+        proving = [pool.submit(copy_context().run, verify, posted, "full")]
+        looking.set()
+        assert leaving.result()["entries"] == 12
+        assert [proof.result() for proof in proving] == [[]]
+
+
+# Another process, so that it can be killed: it says where it is, and waits there.
+_ARCHIVING = """
+import sys, time
+from datetime import date
+import sqlalchemy as sa
+from services.ledger.usecases import archives
+from sqlalchemy.orm import Session
+
+def wait(*arguments, **named):
+    print("here", flush=True)
+    time.sleep(60)
+
+archives.PART_ENTRIES = 4
+point, url, month, today = sys.argv[1:]
+if point == "part":
+    write, count = archives._write_openings, iter(range(9))
+    archives._write_openings = lambda *a: (write(*a), next(count) == 1 and wait())
+elif point == "row":
+    archives._drop_archived = wait
+else:
+    drop = archives._drop_archived
+    archives._drop_archived = lambda *a: (drop(*a), wait())
+with Session(sa.create_engine(url)) as session:
+    archives.archive_entries(session, month=date.fromisoformat(month), reason="x", actor_id="a", actor_name="a",
+                             today=date.fromisoformat(today))
+"""
+
+
+@pytest.mark.parametrize("point", ["part", "row", "drop"])
+def test_archiving_that_is_killed_leaves_all_as_it_was(posted: Books, point: str) -> None:
+    url = posted.engine.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-c", _ARCHIVING, point, url, THIS_MONTH.isoformat(), NEXT_MONTH.isoformat()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.kill()
+    with posted.engine.connect() as connection:
+        for table in ("archives", "archive_parts", "archive_totals", "archived_openings", "archived_refunds"):
+            assert connection.execute(sa.text(f"select count(*) from {table}")).scalar_one() == 0
+        assert connection.execute(sa.text("select count(*) from entries")).scalar_one() == 12
+    for _ in range(50):  # until PostgreSQL has noticed
+        try:
+            view = archive(posted)
+            break
+        except ArchivingRunning:
+            time.sleep(0.1)
+    assert (view["entries"], verify(posted)) == (12, [])
+
+
+def test_proof_that_is_killed_is_begun_anew_and_finds_the_same(posted: Books) -> None:
+    assert verify(posted) == []
+    posted.run(lambda session: post_all(session, single(change(user_id="user-1"))))
+    with Session(posted.engine) as session:
+        verify_ledger(session, mode="incremental")
+        session.connection().connection.close()  # and with it what it remembered
+    view = posted.run(lambda session: verify_ledger(session, mode="incremental"))
+    assert (view["ok"], view["accounts"], view["entries"]) == (True, 1, 1)
+
+
+def test_ledger_of_the_version_before_proves_after_its_migration(posted: Books) -> None:
+    """What 0017 added is taken away, and comes again."""
+
+    def trade(session: Session) -> None:
+        for kind in ("payment", "purchase"):
+            order_no = create(session, kind=kind, amount="1.00", user_id="user-1")["order_no"]
+            settle(session, order_no)
+            refund(session, order_no, "0.40")
+
+    posted.run(trade)
+    archive(posted)
+    posted.run(create_partitions)
+    posted.run(trade)
+    posted.run(fold_deltas)
+    with posted.engine.begin() as connection:
+        connection.execute(sa.text(_BEFORE_0017))
+        with Operations.context(MigrationContext.configure(connection)):
+            import_module("services.ledger.migrations.0017_prove_every_row").upgrade()
+    assert (verify(posted), verify(posted, "incremental")) == ([], [])
+
+
+_BEFORE_0017 = """
+alter table verified_accounts drop column holder;
+alter table archived_openings drop column holder;
+drop index ix_archive_totals_quarter;
+alter table archive_totals drop constraint uq_archive_totals;
+create temporary table summed on commit drop as
+    select archive_id, date_trunc('hour', quarter, 'UTC') as quarter, merchant_id, currency, type, counter_account,
+           sum(entries)::bigint as entries, sum(increase) as increase, sum(decrease) as decrease
+      from archive_totals group by 1, 2, 3, 4, 5, 6;
+alter table archive_totals drop column channel;
+delete from archive_totals;
+insert into archive_totals (archive_id, quarter, merchant_id, currency, type, counter_account, entries, increase,
+    decrease) select * from summed;
+set constraints all immediate;
+alter table archive_totals rename column quarter to hour;
+alter table archive_totals add constraint uq_archive_totals unique nulls not distinct
+    (archive_id, hour, merchant_id, currency, type, counter_account);
+create temporary table hours on commit drop as
+    select hour, merchant_id, currency, type, '' as channel, sum(entries)::bigint as entries,
+           sum(increase) as increase, sum(decrease) as decrease
+      from hourly_totals group by 1, 2, 3, 4;
+delete from hourly_totals;
+insert into hourly_totals (hour, merchant_id, currency, type, channel, entries, increase, decrease)
+    select * from hours;
+alter table order_history drop column order_digest, drop column digest;
+alter table card_transfers drop column digest;
+alter table correction_entries drop column digest;
+alter table archives drop column row_digest;
+drop table chain_ends;
+"""
