@@ -163,28 +163,38 @@ def _check_columns(value: Any) -> None:
     if type(value) is not dict or not value or not value.keys() <= set(RECORD_FIELDS):
         raise ValueError(f"Must lead from some of {', '.join(RECORD_FIELDS)} to the names of the platform's columns.")
     names = [_text(name) for name in value.values()]
-    if any(not name.strip() or len(name) > 100 for name in names) or len(set(names)) != len(names):
-        raise ValueError("A column has a name of 1 to 100 characters, and each field its own.")
+    if any(not name.strip() or len(name) > 100 or not name.isprintable() for name in names):
+        raise ValueError("A column has a name of 1 to 100 printable characters.")
+    # A field that is not named here is read from the column of its own name.
+    known = [name.strip().casefold() for name in ({name: name for name in RECORD_FIELDS} | value).values()]
+    if twice := next((name for name in known if known.count(name) > 1), None):
+        raise ValueError(f"Each field has a column of its own; two would be read from {twice!r}.")
 
 
 def _check_statuses(value: Any) -> None:
     if type(value) is not dict or not 1 <= len(value) <= WORDS_MAX:
         raise ValueError("Must lead from 1 to 50 words of the platform to statuses.")
-    if any(not word.strip() or len(word) > 100 for word in value) or not set(value.values()) <= set(RECORD_STATUSES):
+    if any(not word.strip() or len(word) > 100 or not word.isprintable() for word in value):
+        raise ValueError("A word has 1 to 100 printable characters.")
+    if not set(value.values()) <= set(RECORD_STATUSES):
         raise ValueError(f"A status is one of {', '.join(RECORD_STATUSES)}.")
+    if len({word.strip().lower() for word in value}) != len(value):
+        raise ValueError("A word means one status, in upper or lower case.")
 
 
 def _check_date_format(value: Any) -> None:
     wrong = ValueError("Must be a format such as %Y-%m-%d %H:%M:%S that names year, month and day.")
     if not _DATE_FORMAT.fullmatch(_text(value)):
         raise wrong
-    sample = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
+    sample = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
     try:
         read = datetime.strptime(sample.strftime(value), value)
     except ValueError:
         raise wrong from None
     if read.date() != sample.date():
         raise wrong
+    if read.hour not in (0, sample.hour):
+        raise ValueError("An hour of twelve (%I) needs %p, which says of which half of the day it is.")
 
 
 def _check_timezone(value: Any) -> None:

@@ -122,10 +122,12 @@ class CsvStatement:
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                if header_line + reader.line_num > line or "field limit" in str(error):
+                if header_line + reader.line_num > line:
                     message = "A quotation mark opens here and does not close: nothing after it can be read."
                     raise Unreadable(Fault(line, None, message)) from None
-                yield [Fault(line, None, "A quotation mark stands where none may.")]
+                is_long = "field limit" in str(error)
+                message = f"A cell has at most {csv.field_size_limit()} signs."
+                yield [Fault(line, None, message if is_long else "A quotation mark stands where none may.")]
                 continue
             if cells is None:
                 return

@@ -49,7 +49,13 @@ def test_secrets_are_taken_apart_from_what_is_open() -> None:
         ("statement", {"timezone": "../etc/passwd"}, "timezone"),
         ("statement", {"columns": {"price": "Amount"}}, "columns"),
         ("statement", {"columns": {"amount": "A", "fee": "A"}}, "columns"),
+        ("statement", {"columns": {"amount": "Amount", "fee": " amount"}}, "columns"),
+        ("statement", {"columns": {"upstream_ref": "Order_No"}}, "columns"),  # from which `order_no` would be read too
+        ("statement", {"columns": {"amount": "A\nB"}}, "columns"),
         ("statement", {"columns": {}}, "columns"),
+        ("statement", {"statuses": {"OK": "success", "ok ": "failed"}}, "statuses"),
+        ("statement", {"statuses": {"O\nK": "success"}}, "statuses"),
+        ("statement", {"date_format": "%Y-%m-%d %I:%M"}, "date_format"),  # in the morning, or in the evening?
         ("statement", {"statuses": {"OK": "paid"}}, "statuses"),
         ("statement", {"delimiter": "x"}, "delimiter"),
         ("statement", {"decimal_sign": "'"}, "decimal_sign"),
@@ -67,6 +73,11 @@ def test_field_that_does_not_fit_is_named(kind: str, config: dict[str, Any], fie
 def test_place_nearby_is_taken_where_the_operator_named_it() -> None:
     config = HTTP | {"base_url": "http://127.0.0.1:9000"}
     assert check_config("http", config, allowed=frozenset({"127.0.0.1:9000"}))[0]["base_url"] == config["base_url"]
+
+
+def test_columns_may_change_their_fields() -> None:
+    columns = {"upstream_ref": "order_no", "order_no": "Merchant order", "amount": "fee", "fee": "amount"}
+    assert check_config("statement", {"columns": columns}, allowed=NOWHERE)[0] == {"columns": columns}
 
 
 @pytest.mark.parametrize("date_format", ["%Y-%m-%d %H:%M:%S", "%d.%m.%Y", "%Y%m%d%H%M%S", "%m/%d/%y %I:%M %p"])

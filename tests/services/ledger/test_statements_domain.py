@@ -116,6 +116,30 @@ def test_a_channels_terms_say_how_it_writes() -> None:
     assert read(local, time="2026-11-22T20:00:00").occurred_at == NOON
 
 
+def test_a_cell_that_is_too_long_is_a_fault_of_its_row_and_no_open_quotation_mark() -> None:
+    content = HEADER.replace(b"time", b"time,note") + ROW.strip() + b"," + b"x" * 140_000 + b"\n" + ROW.strip() + b",\n"
+    found, end = rows_of(CsvStatement([content], Terms()))
+    assert end is None
+    assert found[0] == [Fault(2, None, "A cell has at most 131072 signs.")]
+    assert isinstance(found[1], Record)
+    endless, end = rows_of(CsvStatement([HEADER + b'"' + b"x\n" * 140_000], Terms()))
+    assert (endless, end is not None and end.message[:24]) == ([], "A quotation mark opens h")
+
+
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("29.03.2026 01:59", "2026-03-29T00:59:00+00:00"),
+        ("29.03.2026 02:30", "2026-03-29T01:30:00+00:00"),  # which the clocks skip
+        ("29.03.2026 03:00", "2026-03-29T01:00:00+00:00"),
+        ("25.10.2026 02:30", "2026-10-25T00:30:00+00:00"),  # which they show twice
+    ],
+)
+def test_a_time_that_the_clocks_skip_or_repeat_has_one_meaning(text: str, instant: str) -> None:
+    terms = Terms.of_config({"date_format": "%d.%m.%Y %H:%M", "timezone": "Europe/Berlin"}, zone_name="UTC")
+    assert read(terms, time=text).occurred_at.isoformat() == instant
+
+
 def in_pieces(content: bytes, size: int) -> Iterable[bytes]:
     return (content[start : start + size] for start in range(0, len(content), size))
 
