@@ -16,7 +16,6 @@ from shared.errors import (
     IdempotencyKeyReused,
     ServiceError,
 )
-from shared.kernel_tables import idempotency_keys
 from shared.rpc.wire import Answer, Call
 
 KEEP_DAYS = 7  # the contract promises 24 hours
@@ -27,6 +26,11 @@ _CLAIM = sa.text(
     select is_mine, request_hash, answer, error
       from mine left join idempotency_keys on caller = :caller and key = :key
     """
+)
+
+_KEEP = sa.text(
+    "insert into idempotency_keys (caller, key, request_hash, answer, error)"
+    " values (:caller, :key, :request_hash, :answer, :error)"
 )
 
 
@@ -73,15 +77,14 @@ def keep(session: Session, call: Call, *, answer: Any = None, refusal: ServiceEr
 
     answer: JSON primitives, or None where the answer holds a secret that must not be kept.
     """
-    session.execute(
-        sa.insert(idempotency_keys).values(
-            caller=call.passport.actor_id,
-            key=call.idempotency_key,
-            request_hash=call.request_hash,
-            answer=None if answer is None else orjson.dumps(answer).decode(),
-            error=None if refusal is None else refusal_to_keep(call, refusal),
-        )
-    )
+    row = {
+        "caller": call.passport.actor_id,
+        "key": call.idempotency_key,
+        "request_hash": call.request_hash,
+        "answer": None if answer is None else orjson.dumps(answer).decode(),
+        "error": None if refusal is None else refusal_to_keep(call, refusal),
+    }
+    session.execute(_KEEP, row)
 
 
 def forget_old(session: Session) -> None:

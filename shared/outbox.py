@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from shared import idempotency, inbox
 from shared.events import Envelope, Event
-from shared.kernel_tables import outbox
 from shared.link import OutgoingMessage
 from shared.masking import mask_text, mask_typed
 from shared.publishing import ConfirmedPublisher
@@ -31,6 +30,9 @@ RELAY_PAUSE_SECONDS = 0.5
 RELAY_GATHER_SECONDS = 0.02  # what commits meanwhile shares a transaction and a confirm
 HOUSEKEEPING_SECONDS = 3600
 _HAS_EVENTS = "has_events"
+
+# As text here and in `idempotency`: each command pays for these, and building them costs more than running them.
+_ADD = sa.text("insert into outbox (event_id, routing_key, envelope) values (:event_id, :routing_key, :envelope)")
 
 
 def envelope_of(event: Event, call: Call) -> Envelope:
@@ -70,7 +72,7 @@ def outbox_row(event: Event, call: Call) -> dict[str, str]:
 def add(session: Session, *events: Event) -> None:
     """Tell of events when, and only when, the session's transaction commits. Actor and request are the call's."""
     if events:
-        session.execute(sa.insert(outbox), [outbox_row(event, current_call.get()) for event in events])
+        session.execute(_ADD, [outbox_row(event, current_call.get()) for event in events])
         session.info[_HAS_EVENTS] = True
 
 
