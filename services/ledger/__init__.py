@@ -18,7 +18,7 @@ list_corrections, get_correction,
 explain_balance, explain_change, explain_refusal, explain_fee.
 Calls: users.get_merchant.
 Emits: BalancesChanged, LargeChangeDetected, LedgerVerified, OrderCreated, OrderSettled, OrderFailed, OrderRefunded,
-EntriesArchived, ChannelCreated, ChannelUpdated, UpstreamReported, ChannelKeysChanged,
+EntriesArchived, ChannelCreated, ChannelUpdated, UpstreamReported, UpstreamMessagesForgotten, ChannelKeysChanged,
 StatementImported, StatementRefused, ReconciliationFinished, MismatchFound, MismatchesFound, MismatchHealed,
 MismatchesHealed, DayClosed, MismatchReconciled, MismatchIgnored, MismatchReopened, CorrectionProposed,
 CorrectionApproved, CorrectionRejected, CorrectionApplied, CorrectionReversed.

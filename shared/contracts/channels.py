@@ -181,6 +181,22 @@ class UpstreamReported(_OfChannel, Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class UpstreamMessagesForgotten(Event):
+    """Callbacks or raw answers (`kind`) from before a time are gone, since `ledger.callback_retention` has passed."""
+
+    service: ClassVar[str] = "ledger"
+    resource_type: ClassVar[str] = "upstream_messages"
+
+    kind: str
+    count: int
+    before: str
+
+    def resource_id(self) -> str:
+        """Return which of them."""
+        return self.kind
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChannelKeysChanged(Event):
     """Channels' secrets are sealed under another key from now on; `retired` are those that are left behind."""
 

@@ -77,6 +77,16 @@ PARAMETERS: Final[dict[str, Parameter]] = {
             maximum=1_000,
         ),
         Parameter(
+            key="ledger.callback_retention",
+            type="duration",
+            default="180d",
+            description="How long callbacks of payment platforms, and what these answered when they were asked, are "
+            "kept. What a pending order or an open mismatch needs stays.",
+            affects=("ledger",),
+            minimum="7d",
+            maximum="3650d",
+        ),
+        Parameter(
             key="ledger.correction_approval_threshold",
             type="decimal",
             default="1000.00",

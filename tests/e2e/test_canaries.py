@@ -13,6 +13,7 @@ import re
 import secrets
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from operations.keys import bot_token
 from operations.processes import simulator_url
 from operations.services import SERVICES
 from operations.system import System
+from services.ledger.signatures import sign
 from shared.masking import is_foreign, is_secret
 from simulators.telegram.server import ControlClient
 from tests.e2e.conftest import ANSWER_SECONDS_MAX, Api, Platform, eventually, started_system
@@ -56,6 +58,7 @@ class Canaries:
         self._make_person()
         self._make_api_key()
         self._make_second_factor()
+        self._make_channels()
         self.card_id = make_card(self.api, number=self.secrets["card number"])["id"]
 
     def _make_person(self) -> None:
@@ -102,6 +105,30 @@ class Canaries:
         [secret] = re.findall(r"secret=([A-Z2-7]+)", enrolled["otpauth_uri"])
         self.secrets["TOTP secret"] = secret
         self.secrets |= {f"recovery code {n}": code for n, code in enumerate(enrolled["recovery_codes"])}
+
+    def _make_channels(self) -> None:
+        """Register platforms with secrets, change one, and have a callback signed with it."""
+        query, callback, gone = (f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}" for _ in range(3))
+        key = f"sk_live_{secrets.token_hex(16)}"
+        self.secrets |= {
+            "query secret": query,
+            "callback secret": callback,
+            "old callback secret": gone,
+            "Stripe key": key,
+        }
+        of_http = {"base_url": "https://pay.example.com", "query_secret": query, "callback_secrets": [gone]}
+        of_stripe = {"api_key": key, "callback_secrets": [gone]}
+        for code, kind, config in (("canary-http", "http", of_http), ("canary-stripe", "stripe", of_stripe)):
+            made = self.api.post("/channels", {"code": code, "name": code, "kind": kind, "config": config})
+            assert made.status_code == 201, made.text
+            change = {"config": {"callback_secrets": [callback]}, "reason": "It was known to too many."}
+            assert self.api.patch(f"/channels/{code}", change).status_code == 200
+            said = {"order_no": "x", "upstream_ref": "y", "status": "success", "amount": "1.00", "currency": "CNY"}
+            for secret, status in ((callback, 200), (gone, 401)):
+                body = json.dumps(said).encode()
+                headers = sign(secret, message_id=secrets.token_hex(8), body=body, at=datetime.now(UTC))
+                url = f"{self.platform.system.url}/api/v1/channels/{code}/callbacks"
+                assert requests.post(url, data=body, headers=headers, timeout=30).status_code == status
 
     def recognizable(self) -> dict[str, str]:
         """Return those that are known by their looks, which may be put anywhere."""
