@@ -1,7 +1,9 @@
 """The SQL of reconciliation: one statement that matches a channel's day, in one snapshot, and writes what does not fit.
 
 First the day's records and the day's paid orders are joined as they are, each read once; what agrees is done with.
-Whatever is left, a few in a thousand, is judged one by one through indexes, with all that any day knows of it.
+Whatever is left, a few in a thousand, is judged one by one through indexes, with all that any day knows of it. A
+statement that writes has one process; what was paid twice is looked for by a function, which may have more, and sees
+what the statement sees.
 
 PostgreSQL may not know yet what came in a moment ago. So what is judged one by one is a lateral join, and it has no
 choice of indexes but the one on order numbers: a channel's name with nothing added to it has none.
