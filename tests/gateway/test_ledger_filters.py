@@ -5,6 +5,7 @@ The gateway is the real one and the ledger's calls run on a real database; only 
 
 import csv
 import io
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -456,3 +457,23 @@ def test_page_does_not_move_while_rows_are_added(world: World, entered: list[dic
     found += page["items"]
     fitting = [entry for entry in entered if abs(Decimal(entry["amount"])) >= Decimal("0.01")]
     assert found == sorted(fitting, key=place, reverse=True)
+
+
+def test_accounts_and_the_trial_balance_are_those_of_a_plain_loop(world: World, entered: list[dict[str, Any]]) -> None:
+    by_version = sorted(entered, key=lambda entry: entry["version"])
+    last = {int(entry["entry_id"].split("_")[1]): entry for entry in by_version}
+    names = ("merchant_id", "user_id", "holder_type", "currency")
+    choices = ([None, AURORA, "mer_none"], [None, "user-1", "card-1"], [None, "user", "card"], [None, "KWD", "EUR"])
+    shown = ("user_id", "holder_type", "holder_id", "merchant_id", "currency", "balance", "version")
+    for who in SEES:
+        seen = [last[number] for number in sorted(last, reverse=True) if last[number]["merchant_id"] in SEES[who]]
+        for values in itertools.product(*choices):
+            wanted = dict(zip(names, values, strict=True))
+            found = world.pages(who, "/accounts", query_of(wanted), 500)
+            expected = [e for e in seen if all(wanted[name] in (None, e[name]) for name in names)]
+            assert [[item[name] for name in shown] for item in found] == [[e[name] for name in shown] for e in expected]
+            assert all((item["held"], item["available"]) == ("0", item["balance"]) for item in found)
+        assert world.pages(who, "/accounts", [], 3) == world.pages(who, "/accounts", [], 500)
+        for trial in world.get(who, "/trial-balance", []).get_json()["items"]:
+            held = sum(Decimal(e["balance"]) for e in seen if e["currency"] == trial["currency"])
+            assert (trial["sum"], Decimal(trial["holders"]), Decimal(trial["system"])) == ("0", held, -held)

@@ -104,8 +104,8 @@ def _history(session: Session, order: Any) -> list[OrderActView]:
     return [order_act_view(row, order.currency) for row in session.execute(query)]
 
 
-def is_posted_past(session: Session, order: Any) -> bool:
-    """Return whether a balance change with an unsettled order's number has moved what its settlement will.
+def count_posted(session: Session, order: Any) -> int:
+    """Return how many entries with an order's number have moved what its settlement moves, that settlement included.
 
     What a correction posted is the order's own: it was reversed, or the order would be settled. Entries that left
     for an archive are not looked at.
@@ -116,7 +116,7 @@ def is_posted_past(session: Session, order: Any) -> bool:
         conditions = [c.order_no == order.order_no, c.merchant_id == order.merchant_id]
         conditions.append(c.type == settled_type(order.kind))
         counts.append(sa.select(sa.func.count()).select_from(table).where(*conditions).scalar_subquery())
-    return bool(session.execute(sa.select(counts[0] > counts[1])).scalar_one())
+    return int(session.execute(sa.select(counts[0] - counts[1])).scalar_one())
 
 
 def given_back(session: Session, order: Any) -> int:

@@ -30,7 +30,7 @@ from services.ledger.domain.thresholds import Threshold
 from services.ledger.models.channels import channels
 from services.ledger.models.entries import accounts
 from services.ledger.models.orders import order_history, order_user_id, order_view, orders
-from services.ledger.queries.orders import given_back, is_posted_past
+from services.ledger.queries.orders import count_posted, given_back
 from services.ledger.row_digests import content_of, inserting
 from services.ledger.usecases.postings import post_within
 from shared import outbox
@@ -135,8 +135,8 @@ def settle_order(
     """Settle a pending order: what it held is free, its money moves, its fee is charged. Doing it again does nothing.
 
     upstream_ref: the payment platform's own number.
-    Raises, in order: InvalidRequest; OrderNotFound; OrderNotPending; OrderSettledOtherwise; OrderPostedBefore;
-    InsufficientBalance; BalanceTooLarge.
+    Raises, in order: InvalidRequest; OrderNotFound; OrderNotPending; OrderSettledOtherwise; InsufficientBalance;
+    BalanceTooLarge; OrderPostedBefore.
     Emits: OrderSettled, BalancesChanged, LargeChangeDetected.
     Locks: the order, then its account.
     """
@@ -148,13 +148,13 @@ def settle_order(
             how = "without a reference" if order.upstream_ref is None else f"with {order.upstream_ref}"
             raise OrderSettledOtherwise(f"The order is settled {how}.", upstream_ref=order.upstream_ref)
         return order_view(order)
-    _lock_account(session, order)
-    if is_posted_past(session, order):
-        raise OrderPostedBefore
     _release(session, order)
     settling = settling_change(**_content(order), amount=order.amount)
     charging = [fee_change(settling, order.fee)] if order.fee else []
     at = _post(session, passport, [settling, *charging], threshold)
+    # Under the account's lock, which is held now even where the account came into being just before.
+    if count_posted(session, order) > 1:
+        raise OrderPostedBefore
     row = _update(session, order, status=after.value, held=0, upstream_ref=upstream_ref, settled_at=at)
     noted: dict[str, Any] = {"amount": row.amount, "upstream_ref": upstream_ref, "created_at": at}
     note_act(session, passport, row, act="settle", before=order.status, **noted)
@@ -289,7 +289,7 @@ def _release(session: Session, order: Any) -> None:
 
 def refuse_posted(session: Session, order: Any) -> None:
     """Refuse a new order whose money a balance change with its number has moved. Raises: OrderNumberTaken."""
-    if is_posted_past(session, order):
+    if count_posted(session, order) > 0:
         raise OrderNumberTaken("A balance change with this number has moved what the order would.")
 
 

@@ -304,7 +304,7 @@ def test_order_whose_money_was_moved_meanwhile_does_not_settle(session: Session)
     session.execute(sa.text("update orders set order_no = 'elsewhere'"))  # as if the change had not seen it
     fund(session, "10.00", order_no=order_no)
     session.execute(sa.text("update orders set order_no = :n"), {"n": order_no})
-    with pytest.raises(OrderPostedBefore):
+    with pytest.raises(OrderPostedBefore), session.begin_nested():
         settle(session, order_no)
     assert account(session) == (1000, 0)
     assert fail(session, order_no)["status"] == "failed"
