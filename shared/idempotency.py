@@ -4,8 +4,6 @@ The key's row is written in the transaction of the effect. While that runs, an a
 Source: API.md "Idempotency-Key"; RELIABILITY.md R18.
 """
 
-from typing import Any
-
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -72,16 +70,16 @@ def refusal_to_keep(call: Call, refusal: ServiceError) -> str:
     return orjson.dumps(wire).decode()
 
 
-def keep(session: Session, call: Call, *, answer: Any = None, refusal: ServiceError | None = None) -> None:
+def keep(session: Session, call: Call, *, answer: Answer | None = None, refusal: ServiceError | None = None) -> None:
     """Write the call's outcome under its key, in the transaction of its effect.
 
-    answer: JSON primitives, or None where the answer holds a secret that must not be kept.
+    answer: None where it holds a secret that must not be kept. An answer that says nothing is one, too.
     """
     row = {
         "caller": call.passport.actor_id,
         "key": call.idempotency_key,
         "request_hash": call.request_hash,
-        "answer": None if answer is None else orjson.dumps(answer).decode(),
+        "answer": None if answer is None else orjson.dumps(answer.result).decode(),
         "error": None if refusal is None else refusal_to_keep(call, refusal),
     }
     session.execute(_KEEP, row)

@@ -81,8 +81,9 @@ def _carry_out(method: Any, service: Any, session: Session, call: Call, stores_a
         raise  # we may hear of it yet
     except KEPT_REFUSALS as refusal:
         raise _Refused(refusal) from None
-    idempotency.keep(session, call, answer=result if stores_answer else None)
-    return Answer(result)
+    answer = Answer(result)
+    idempotency.keep(session, call, answer=answer if stores_answer else None)
+    return answer
 
 
 def _keep_refusal(session: Session, call: Call, refusal: ServiceError) -> None:

@@ -64,6 +64,11 @@ class SampleService:
         return {"secret": "s3cret-" + name}
 
     @command(None)
+    def make_quietly(self, session: Session, passport: Passport, *, name: str) -> None:
+        """Make a thing, and answer nothing."""
+        session.execute(sa.text("insert into things values (:name)"), {"name": name})
+
+    @command(None)
     def fail(self, session: Session, passport: Passport, *, name: str) -> None:
         """Write something, and then break."""
         session.execute(sa.text("insert into things values (:name)"), {"name": name})

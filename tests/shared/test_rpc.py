@@ -24,7 +24,7 @@ from shared.link import OutgoingMessage
 from shared.passport import InvalidPassport, Passport
 from shared.rpc.client import ServiceDown
 from shared.rpc.server import UnknownMethod
-from shared.rpc.wire import Call
+from shared.rpc.wire import Answer, Call
 from tests.shared.conftest import Sample, eventually
 from tests.shared.sample_service import ThingExists
 
@@ -186,6 +186,15 @@ def test_one_key_sent_many_times_at_once_has_one_effect(sample: Sample, alice: P
         thread.join()
     assert outcomes.count("done") == 1
     assert len(outcomes) == 20
+
+
+def test_an_answer_that_says_nothing_is_replayed_like_any_other(sample: Sample, alice: Passport) -> None:
+    name, key = fresh(), fresh()
+    first, again = (
+        sample.client.call("sample", "make_quietly", passport=alice, name=name, idempotency_key=key) for _ in range(2)
+    )
+    assert (first, again) == (Answer(None), Answer(None, is_replayed=True))
+    assert sample.rows(f"select count(*) from things where name = '{name}'") == [(1,)]
 
 
 def test_an_answer_with_a_secret_is_not_kept(sample: Sample, alice: Passport) -> None:

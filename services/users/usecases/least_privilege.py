@@ -77,13 +77,13 @@ def shrink_once(run: Run, ask_audit: AskAudit, passport: Passport, *, user_id: s
         first = idempotency.claim(session, call) if call.idempotency_key else None
         if first is not None:
             return first
-        view = shrink_user(session, passport, user_id=user_id, reason=reason, used=used)
+        answer = Answer(shrink_user(session, passport, user_id=user_id, reason=reason, used=used))
         if call.idempotency_key:
-            idempotency.keep(session, call, answer=view)
-        return Answer(view)
+            idempotency.keep(session, call, answer=answer)
+        return answer
 
-    answer: Answer = run(act)
-    return answer
+    answered: Answer = run(act)
+    return answered
 
 
 def report(session: Session, user: User, used: Iterable[UsedPermission], *, since: datetime) -> LeastPrivilegeView:
