@@ -51,8 +51,11 @@ def _through_the_door() -> Iterator[None]:
 def _body() -> str:
     if (request.content_length or 0) > CALLBACK_BYTES_MAX:
         raise CallbackTooLarge
+    body = body_of(request)
+    if len(body) > CALLBACK_BYTES_MAX:  # it did not say how long it is
+        raise CallbackTooLarge
     try:
-        return body_of(request).decode()
+        return body.decode()
     except UnicodeDecodeError:
         raise BadRequest("The body is not UTF-8.") from None
 

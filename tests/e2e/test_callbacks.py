@@ -17,6 +17,7 @@ from operations import keys
 from operations.databases import service_database
 from operations.processes import payment_simulator_url
 from simulators.payment_platform.server import PlatformClient
+from simulators.payment_platform.stripe import STRIPE_ACCOUNT
 from tests.e2e.conftest import Api, Platform, eventually
 
 ORDERS, COPIES, AT_ONCE = 500, 20, 20
@@ -182,6 +183,20 @@ def test_callback_settles_what_the_platform_confirms_and_leaves_the_rest(
         "settled", "pending", "pending",
     ]  # fmt: skip
     assert len(order(platform.admin, paid)["entries"]) == 2
+
+
+def test_event_that_stripe_signed_is_told_from_a_forged_one(platform: Platform, simulator: PlatformClient) -> None:
+    code, secret = f"stripe-{secrets.token_hex(4)}", keys.payment_secret(platform.system.home)
+    config = {"api_key": "sk_test_" + "a" * 24, "callback_secrets": [secret]}
+    body = {"code": code, "name": "Stripe", "kind": "stripe", "config": config, "reason": "A new platform."}
+    assert platform.admin.post("/channels", body).status_code == 201
+    simulator.send_callbacks_to(STRIPE_ACCOUNT, f"{platform.system.url}/api/v1/channels/{code}/callbacks")
+    number = f"P-{secrets.token_hex(4)}"  # nobody's, so that Stripe is not asked
+    ref = simulator.make_payment(STRIPE_ACCOUNT, number, AMOUNT, currency="USD")["upstream_ref"]
+    simulator.order_fault("bad_signature", "callback", account=STRIPE_ACCOUNT)
+    assert simulator.deliver(STRIPE_ACCOUNT, upstream_refs=[ref])["statuses"] == {"401": 1}
+    found = simulator.deliver(STRIPE_ACCOUNT, upstream_refs=[ref])
+    assert (found["statuses"], found["outcomes"]) == ({"200": 1}, {"unknown_order": 1})
 
 
 def test_order_that_no_callback_came_for_settles_by_the_task(platform: Platform, simulator: PlatformClient) -> None:

@@ -1,5 +1,6 @@
 """The route of callbacks: open to everybody, its body passed on as it came, its crowd bounded."""
 
+import io
 from typing import Any
 
 import pytest
@@ -61,6 +62,10 @@ def test_body_that_is_no_text_or_too_large_reaches_nobody(gateway: Any, services
     assert send(gateway.nobody, b"\xff\xfe").status_code == 400
     for size in (CALLBACK_BYTES_MAX + 1, 1024 * 1024 + 1):
         assert send(gateway.nobody, b"x" * size).status_code == 413
+    chunked = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    stream = io.BytesIO(b"x" * (CALLBACK_BYTES_MAX + 1))
+    answer = gateway.nobody.post(PATH, input_stream=stream, headers=HEADERS, environ_overrides=chunked)
+    assert answer.status_code == 413
     assert services.calls_of("ledger", "receive_callback") == []
 
 
