@@ -144,6 +144,11 @@ def _take_merchant(session: Session, merchant: dict[str, Any]) -> None:
     _upsert_newer(session, merchant_copies, "merchant_id", {name: merchant[name] for name in columns})
 
 
+_MERCHANT = sa.text(
+    "select merchant_id, code, name, status, version from merchant_copies where merchant_id = :merchant_id"
+)
+
+
 def require_merchant(session: Session, passport: Passport, merchant_id: str) -> sa.Row[Any]:
     """Return the copy of a merchant: code, name, status.
 
@@ -152,7 +157,7 @@ def require_merchant(session: Session, passport: Passport, merchant_id: str) -> 
     """
     if not passport.sees(merchant_id):
         raise MerchantNotFound()
-    row = session.execute(sa.select(merchant_copies).where(merchant_copies.c.merchant_id == merchant_id)).first()
+    row = session.execute(_MERCHANT, {"merchant_id": merchant_id}).first()
     if row is None:
         raise MerchantMissing(merchant_id)
     return row
