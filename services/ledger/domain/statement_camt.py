@@ -179,6 +179,7 @@ class CamtStatement:
     """A camt.053 file, read entry by entry in bounded memory."""
 
     tells_fees = True
+    reference_name = _NAMES["upstream_ref"]
 
     def __init__(self, chunks: Iterable[bytes], terms: Terms, *, zone_name: str) -> None:
         """Begin to read.

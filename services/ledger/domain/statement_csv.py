@@ -111,6 +111,7 @@ class CsvStatement:
         self._terms = terms
         self._reader = RecordReader(terms)
         self.tells_fees = True
+        self.reference_name = terms.columns["upstream_ref"]
 
     def rows(self) -> Iterator[Record | list[Fault]]:
         """Return each row's record or faults. Raises: Unreadable, after the rows that could be read."""

@@ -43,6 +43,7 @@ class Mt940Statement:
     """An MT940 file, read record by record in bounded memory."""
 
     tells_fees = False
+    reference_name = ":61: reference"
 
     def __init__(self, chunks: Iterable[bytes], terms: Terms, *, zone_name: str) -> None:
         """Begin to read.
@@ -159,7 +160,7 @@ class Mt940Statement:
 _NO_BALANCE: Final = "Not a balance of MT940, such as C261122EUR1012,50."
 _WRONG: Final = Fault(0, ":61:", "Not a statement line of MT940, which begins as 2611221122C12,50NTRF.")
 _NAMES: Final = {
-    "upstream_ref": ":61: reference",
+    "upstream_ref": Mt940Statement.reference_name,
     "order_no": ":86:",
     "amount": ":61: amount",
     "fee": ":61:",

@@ -168,6 +168,7 @@ class _File:
         self.row = row
         self.terms = terms
         self.tells_fees = True
+        self.reference_name = terms.columns["upstream_ref"]
         self._chunks: int | None = row.chunks
         self._patience = EARLY_WAIT_SECONDS_MAX
         self._zone_name = zone_name
@@ -217,6 +218,7 @@ class _File:
     def rows(self) -> Iterator[Record | list[Fault]]:
         """Return each row's record or faults. Raises: Unreadable."""
         reader = self._reader()
+        self.reference_name = reader.reference_name
         try:
             yield from reader.rows()
         finally:

@@ -27,6 +27,7 @@ class StatementFile(Protocol):
     row: Any
     terms: Terms
     tells_fees: bool  # once its rows have been read
+    reference_name: str  # what the file calls the reference
 
     def chunks(self) -> Iterator[bytes]: ...
 
@@ -181,11 +182,13 @@ select line, first_line, count(*) over () as dropped from dropped order by line 
 
 def _refuse_repeated(cursor: psycopg.Cursor[Any], file: StatementFile, outcome: Outcome) -> None:
     """Refuse the rows whose reference stands before them already."""
-    column = file.terms.columns["upstream_ref"]
     repeated = cursor.execute(_REPEATED, [FAULTS_KEPT_MAX]).fetchall()
     if repeated:
         outcome.refused += repeated[0][2]
-        named = [Fault(line, column, f"This reference stands on line {first} already.") for line, first, _ in repeated]
+        named = [
+            Fault(line, file.reference_name, f"This reference stands on line {first} already.")
+            for line, first, _ in repeated
+        ]
         outcome.faults = sorted([*outcome.faults, *named], key=lambda fault: fault.line)[:FAULTS_KEPT_MAX]
 
 

@@ -275,6 +275,22 @@ def test_mt940_and_camt_become_records(books: Books) -> None:
     assert records(books)["BANK1"].occurred_at == datetime(2026, 11, 21, 16, tzinfo=UTC)
 
 
+def test_a_reference_that_a_bank_writes_twice_is_named_as_its_format_has_it(books: Books) -> None:
+    line = ":61:2611221122C1,NTRFNONREF//B\n"
+    view = take(books, f":20:A\n:60F:C261121EUR0,\n{line * 2}:62F:C261122EUR3,\n-\n", format="mt940", partial=True)
+    assert [fault[:2] for fault in faults(view)] == [(4, ":61: reference"), (5, ":62F:")]
+    assert (view["rows_new"], view["rows_refused"]) == (1, 2)
+    entry = (
+        '<Ntry><Amt Ccy="EUR">1</Amt><Sts>BOOK</Sts><BookgDt><Dt>2026-11-22</Dt></BookgDt>'
+        "<AcctSvcrRef>C</AcctSvcrRef></Ntry>\n"
+    )
+    view = take(books, f"<BkToCstmrStmt>{entry * 2}</BkToCstmrStmt>", format="camt.053")
+    assert [fault[:2] for fault in faults(view)] == [(2, "AcctSvcrRef")]
+    configure(books, columns={"upstream_ref": "Trade No"})
+    view = take(books, HEADER.replace("upstream_ref", "Trade No") + row("u1") * 2)
+    assert [fault[:2] for fault in faults(view)] == [(3, "Trade No")]
+
+
 def test_the_same_file_is_taken_once_for_a_channel(books: Books) -> None:
     first = take(books, HEADER + row("u1"))
     with pytest.raises(StatementAlreadyImported) as refusal:

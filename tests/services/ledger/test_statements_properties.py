@@ -65,6 +65,7 @@ class File:
     """A statement's file in memory."""
 
     tells_fees = True
+    reference_name = "upstream_ref"
 
     def __init__(self, content: bytes, terms: Terms) -> None:
         self.row = sa.Row  # type: ignore[assignment]
