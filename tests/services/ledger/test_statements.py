@@ -99,6 +99,12 @@ def test_a_clean_file_becomes_records_and_its_pieces_are_gone(books: Books) -> N
     assert told(books) == ["StatementImported"]
 
 
+def test_signs_that_mean_something_to_the_database_are_copied_as_they_are(books: Books) -> None:
+    odd = ["\\.", "\\N", "a\\tb", "\\\\", "%s"]
+    take(books, HEADER + "".join(row(ref, order_no=ref) for ref in odd))
+    assert {(record.upstream_ref, record.order_no) for record in records(books).values()} == {(x, x) for x in odd}
+
+
 def test_a_file_that_has_to_be_read_becomes_the_same_records(books: Books) -> None:
     clean = HEADER + "".join(row(f"u{n}", amount=f"{n}.50", fee="-0.10") for n in range(1, 30))
     take(books, clean)
@@ -240,11 +246,13 @@ def test_a_file_without_fees_and_numbers_leaves_those_that_are_known(books: Book
     assert (record.status, record.fee, record.order_no) == ("success", 10, "O-u1")
 
 
-def test_a_record_that_was_voided_stays_so(books: Books) -> None:
+def test_a_record_that_was_voided_stays_so_until_the_platform_says_something_else(books: Books) -> None:
     take(books, HEADER + row("u1"))
     books.run(lambda session: session.execute(sa.text("update upstream_records set voided_by = 'cor_1'")))
+    take(books, HEADER + row("u1", fee="0.20"))
+    assert (records(books)["u1"].fee, records(books)["u1"].voided_by) == (20, "cor_1")
     take(books, HEADER + row("u1", amount="11.00"))
-    assert (records(books)["u1"].amount, records(books)["u1"].voided_by) == (1100, "cor_1")
+    assert (records(books)["u1"].amount, records(books)["u1"].voided_by) == (1100, None)
 
 
 def test_one_reference_in_two_channels_is_two_records(books: Books) -> None:
