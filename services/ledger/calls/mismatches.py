@@ -14,7 +14,8 @@ from services.ledger.queries import corrections as correction_queries
 from services.ledger.queries import mismatches as queries
 from services.ledger.queries.mismatches import MismatchFilter
 from services.ledger.usecases import corrections, mismatches
-from services.ledger.usecases.correction_sides import NewOrder, Terms
+from services.ledger.usecases.correction_sides import NO_TERMS, NewOrder, Terms
+from services.ledger.usecases.mismatch_batches import Batch, alone
 from shared.contracts.mismatches import (
     BulkView,
     CorrectionPage,
@@ -56,22 +57,19 @@ class MismatchCalls(LedgerDependencies):
     def reconcile_mismatch(
         self, session: Session, passport: Passport, *, mismatch_id: str, reason: str
     ) -> MismatchDetailView:
-        self._close_or_reopen(session, passport, Verb.RECONCILE, reason)(mismatch_id)
-        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
+        return self._act_on_one(session, passport, mismatch_id, Verb.RECONCILE, reason)
 
     @command("mismatches:operate")
     def ignore_mismatch(
         self, session: Session, passport: Passport, *, mismatch_id: str, reason: str
     ) -> MismatchDetailView:
-        self._close_or_reopen(session, passport, Verb.IGNORE, reason)(mismatch_id)
-        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
+        return self._act_on_one(session, passport, mismatch_id, Verb.IGNORE, reason)
 
     @command("mismatches:operate")
     def reopen_mismatch(
         self, session: Session, passport: Passport, *, mismatch_id: str, reason: str
     ) -> MismatchDetailView:
-        self._close_or_reopen(session, passport, Verb.REOPEN, reason)(mismatch_id)
-        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
+        return self._act_on_one(session, passport, mismatch_id, Verb.REOPEN, reason)
 
     @command("mismatches:operate")
     def act_on_mismatches(
@@ -89,8 +87,9 @@ class MismatchCalls(LedgerDependencies):
             passport.require(ADMIN_PERMISSION)
         if (to is not None) != (act == "correct"):
             raise InvalidRequest.of_field("to", "A correction, and nothing else, goes to upstream or to local.")
-        acting = self._act(session, passport, act, reason, to or "", NewOrder(**new_order))
-        return mismatches.act_on_mismatches(session, passport, ids=ids, moves_money=act in _ACTS_OF_ADMINS, act=acting)
+        acting = self._act(session, passport, act, reason, to=to or "", new_order=NewOrder(**new_order))
+        is_of_money = act in (Verb.CORRECT, Verb.APPROVE)
+        return mismatches.act_on_mismatches(session, passport, ids=ids, act=acting, is_of_money=is_of_money)
 
     @query(ADMIN_PERMISSION)
     def preview_correction(
@@ -110,8 +109,9 @@ class MismatchCalls(LedgerDependencies):
     def correct_mismatch(
         self, session: Session, passport: Passport, *, mismatch_id: str, to: str, reason: str, **new_order: Any
     ) -> MismatchDetailView:
-        self._act(session, passport, "correct", reason, to, NewOrder(**new_order))(mismatch_id)
-        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
+        return self._act_on_one(
+            session, passport, mismatch_id, Verb.CORRECT, reason, to=to, new_order=NewOrder(**new_order)
+        )
 
     @command(ADMIN_PERMISSION)
     def approve_correction(
@@ -123,22 +123,13 @@ class MismatchCalls(LedgerDependencies):
         content_sha256: str | None = None,
         reason: str | None = None,
     ) -> MismatchDetailView:
-        corrections.approve_correction(
-            session,
-            passport,
-            mismatch_id=mismatch_id,
-            content_sha256=content_sha256,
-            reason=reason,
-            terms=self._terms(),
-        )
-        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
+        return self._act_on_one(session, passport, mismatch_id, Verb.APPROVE, reason, content_sha256=content_sha256)
 
     @command(ADMIN_PERMISSION)
     def reject_correction(
         self, session: Session, passport: Passport, *, mismatch_id: str, reason: str
     ) -> MismatchDetailView:
-        corrections.reject_correction(session, passport, mismatch_id=mismatch_id, reason=reason)
-        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
+        return self._act_on_one(session, passport, mismatch_id, Verb.REJECT, reason)
 
     @command(ADMIN_PERMISSION)
     def reverse_correction(
@@ -184,29 +175,55 @@ class MismatchCalls(LedgerDependencies):
             default_fee_percent=self.fee_percent(),
         )
 
-    def _close_or_reopen(self, session: Session, passport: Passport, verb: Verb, reason: str) -> Callable[[str], str]:
-        return lambda mismatch_id: mismatches.close_or_reopen(
-            session, passport, mismatch_id=mismatch_id, verb=verb, reason=reason
-        )
+    def _act_on_one(
+        self, session: Session, passport: Passport, mismatch_id: str, act: str, reason: str | None, **terms: Any
+    ) -> MismatchDetailView:
+        acting = self._act(session, passport, act, reason, **terms)
+        alone(session, lambda batch: acting(batch, mismatch_id))
+        return queries.get_mismatch(session, passport, mismatch_id=mismatch_id)
 
     def _act(
-        self, session: Session, passport: Passport, act: str, reason: str, to: str, new_order: NewOrder
-    ) -> Callable[[str], str]:
+        self,
+        session: Session,
+        passport: Passport,
+        act: str,
+        reason: Any,
+        *,
+        to: str = "",
+        new_order: NewOrder = NO_TERMS,
+        content_sha256: str | None = None,
+    ) -> Callable[[Batch, str], str]:
         """Return what does an act to one mismatch. Raises: InvalidRequest for an act that there is not."""
         if act in (Verb.RECONCILE, Verb.IGNORE, Verb.REOPEN):
-            return self._close_or_reopen(session, passport, Verb(act), reason)
+            verb = Verb(act)
+            return lambda batch, mismatch_id: mismatches.close_or_reopen(
+                session, passport, batch, mismatch_id=mismatch_id, verb=verb, reason=reason
+            )
         terms = self._terms()
         if act == Verb.CORRECT:
-            return lambda mismatch_id: corrections.correct_mismatch(
-                session, passport, mismatch_id=mismatch_id, to=to, reason=reason, new_order=new_order, terms=terms
+            return lambda batch, mismatch_id: corrections.correct_mismatch(
+                session,
+                passport,
+                batch,
+                mismatch_id=mismatch_id,
+                to=to,
+                reason=reason,
+                new_order=new_order,
+                terms=terms,
             )
         if act == Verb.APPROVE:
-            return lambda mismatch_id: corrections.approve_correction(
-                session, passport, mismatch_id=mismatch_id, content_sha256=None, reason=reason, terms=terms
+            return lambda batch, mismatch_id: corrections.approve_correction(
+                session,
+                passport,
+                batch,
+                mismatch_id=mismatch_id,
+                content_sha256=content_sha256,
+                reason=reason,
+                terms=terms,
             )
         if act == Verb.REJECT:
-            return lambda mismatch_id: corrections.reject_correction(
-                session, passport, mismatch_id=mismatch_id, reason=reason
+            return lambda batch, mismatch_id: corrections.reject_correction(
+                session, passport, batch, mismatch_id=mismatch_id, reason=reason
             )
         raise InvalidRequest.of_field("act", "Must be reconcile, ignore, reopen, correct, approve or reject.")
 

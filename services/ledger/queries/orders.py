@@ -1,5 +1,6 @@
 """Reads of orders. Each is cut to the caller's merchants here, in SQL."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -8,7 +9,6 @@ from sqlalchemy.orm import Session
 from services.ledger.domain.entries import view_of
 from services.ledger.domain.filters import LogFilter
 from services.ledger.domain.orders import REFUND_TYPES, settled_type
-from services.ledger.models.archives import archived_refunds
 from services.ledger.models.entries import entries, microseconds
 from services.ledger.models.mismatches import correction_entries
 from services.ledger.models.orders import order_act_view, order_history, order_view, orders
@@ -124,13 +124,35 @@ def given_back(session: Session, order: Any) -> int:
 
     Also those count that were posted before the order was known, and those that left for an archive.
     """
-    parts = []
-    for table in (entries, archived_refunds, correction_entries):
-        c = table.c
-        conditions = [c.order_no == order.order_no, c.merchant_id == order.merchant_id, c.currency == order.currency]
-        if table is entries:
-            conditions.append(c.type.in_(REFUND_TYPES))
-        elif table is correction_entries:
-            conditions.append(c.bucket == "refund")
-        parts.append(sa.select(sa.func.coalesce(sa.func.sum(c.amount), 0)).where(*conditions).scalar_subquery())
-    return int(session.execute(sa.select(sum(parts[1:], parts[0]))).scalar_one())
+    return given_back_of(session, [order])[0]
+
+
+def _sum_given_back(table: str, condition: str) -> str:
+    return (
+        f"(select coalesce(sum(p.amount), 0) from {table} p where p.order_no = o.order_no"
+        f" and p.merchant_id = o.merchant_id and p.currency = o.currency and {condition})"
+    )
+
+
+_GIVEN_BACK: Final = sa.text(
+    f"""
+    select {_sum_given_back("entries", f"p.type in ({', '.join(map(str, sorted(REFUND_TYPES)))})")}
+         + {_sum_given_back("archived_refunds", "true")}
+         + {_sum_given_back("correction_entries", "p.bucket = 'refund'")}
+      from unnest(cast(:order_nos as text[]), cast(:merchant_ids as text[]), cast(:currencies as text[]))
+           with ordinality as o(order_no, merchant_id, currency, n)
+     order by o.n
+    """
+)
+
+
+def given_back_of(session: Session, of_orders: Sequence[Any]) -> list[int]:
+    """Return the same of orders, in their order."""
+    if not of_orders:
+        return []
+    asked = {
+        "order_nos": [order.order_no for order in of_orders],
+        "merchant_ids": [order.merchant_id for order in of_orders],
+        "currencies": [order.currency for order in of_orders],
+    }
+    return [int(amount) for amount in session.scalars(_GIVEN_BACK, asked)]

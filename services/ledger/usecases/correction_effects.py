@@ -1,5 +1,6 @@
 """Doing what a correction says: the order, its entries, the records, the mismatch, in one transaction."""
 
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
@@ -17,10 +18,10 @@ from services.ledger.models.statements import upstream_records
 from services.ledger.queries.corrections import changed_fields
 from services.ledger.row_digests import inserting
 from services.ledger.usecases.correction_sides import Terms
+from services.ledger.usecases.mismatch_batches import Batch
 from services.ledger.usecases.mismatches import move_mismatch
-from services.ledger.usecases.orders import hold, note_act, refuse_posted
+from services.ledger.usecases.orders import NOTE, hold, note_act, noted, refuse_posted
 from services.ledger.usecases.postings import post_within
-from shared import outbox
 from shared.contracts.ledger import OrderNumberTaken
 from shared.contracts.mismatches import CorrectionApplied, CorrectionReversed
 from shared.events import Event
@@ -32,8 +33,24 @@ _NOW: Final = sa.func.clock_timestamp()
 _KEEP: Final = sa.text(inserting(correction_entries))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """Which correction is applied or told of. `is_written`: it waited as a proposal."""
+
+    id: str
+    content_sha256: bytes
+    reversal_of: str | None
+    is_written: bool
+
+
 def apply_correction(
-    session: Session, passport: Passport, mismatch: Any, correction: Any, content: Content, terms: Terms
+    session: Session,
+    passport: Passport,
+    batch: Batch,
+    mismatch: Any,
+    correction: Correction,
+    content: Content,
+    terms: Terms,
 ) -> str:
     """Do what a correction says: the order, its entries, the records, the mismatch; all of it in this transaction.
 
@@ -41,11 +58,11 @@ def apply_correction(
     """
     order = content["order"]
     if order is not None:
-        _change_order(session, passport, correction, content, terms)
+        _change_order(session, passport, batch, correction, content, terms)
     _change_records(session, correction, content, mismatch.channel)
     is_reversal = content["reverses"] is not None
     c = corrections.c
-    if correction.status != "applied":
+    if correction.is_written:
         session.execute(sa.update(corrections).where(c.id == correction.id).values(status="applied", applied_at=_NOW))
     if is_reversal:
         session.execute(sa.update(corrections).where(c.id == content["reverses"]).values(status="reversed"))
@@ -53,6 +70,7 @@ def apply_correction(
     moved = move_mismatch(
         session,
         passport,
+        batch,
         mismatch,
         Status.OPEN if is_reversal else Status.CORRECTED,
         act="reverse" if is_reversal else "apply",
@@ -61,11 +79,13 @@ def apply_correction(
         **merchant,
     )
     event = CorrectionReversed if is_reversal else CorrectionApplied
-    outbox.add(session, told_of(event, moved, correction, content, content["reason"]))
+    batch.tell(told_of(event, moved, correction, content, content["reason"]))
     return str(moved.status)
 
 
-def _change_order(session: Session, passport: Passport, correction: Any, content: Content, terms: Terms) -> None:
+def _change_order(
+    session: Session, passport: Passport, batch: Batch, correction: Correction, content: Content, terms: Terms
+) -> None:
     order = content["order"]
     after = order["after"] | {"settled_at": _instant(order["after"]["settled_at"])}
     if order["is_new"] and content["reverses"] is None:
@@ -79,9 +99,11 @@ def _change_order(session: Session, passport: Passport, correction: Any, content
     if before.held < after["held"]:
         hold(session, before.account_id, after["held"] - before.held, order["currency"])
     row = session.execute(sa.update(orders).where(orders.c.id == before.id).values(after).returning(orders)).one()
-    _note(session, passport, before, row, content)
-    rows = [
-        {
+    _note(passport, batch, before, row, content)
+    for entry, view in zip(content["entries"], posted, strict=True):
+        if entry["bucket"] is None:
+            continue
+        kept = {
             "correction_id": correction.id,
             "account_id": int(view["entry_id"].split("_")[1]),
             "version": view["version"],
@@ -95,11 +117,7 @@ def _change_order(session: Session, passport: Passport, correction: Any, content
             "type": entry["type"],
             "posted_at": parse_rfc3339(view["time"]),
         }
-        for entry, view in zip(content["entries"], posted, strict=True)
-        if entry["bucket"] is not None
-    ]
-    if rows:
-        session.execute(_KEEP, rows)
+        batch.add(_KEEP, kept)
 
 
 def _make_order(session: Session, passport: Passport, order: Content) -> Any:
@@ -159,14 +177,13 @@ def changes_of(content: Content) -> list[Change]:
     ]
 
 
-def _note(session: Session, passport: Passport, before: Any, after: Any, content: Content) -> None:
+def _note(passport: Passport, batch: Batch, before: Any, after: Any, content: Content) -> None:
     """Note in the order's history what was corrected; a refund among it as a refund, by which refunds are counted."""
     reason = content["reason"]
     refunds = [e["amount"] for e in content["entries"] if e["bucket"] is None]
     for amount in refunds:
-        note_act(session, passport, after, act="refund", before=before.status, amount=amount, reason=reason)
-    note_act(
-        session,
+        batch.add(NOTE, noted(passport, after, act="refund", before=before.status, amount=amount, reason=reason))
+    corrected = noted(
         passport,
         after,
         act="correct",
@@ -175,6 +192,7 @@ def _note(session: Session, passport: Passport, before: Any, after: Any, content
         upstream_ref=after.upstream_ref,
         reason=reason,
     )
+    batch.add(NOTE, corrected)
 
 
 def _change_records(session: Session, correction: Any, content: Content, channel: str) -> None:
@@ -203,7 +221,7 @@ def _own_ref(correction_id: str) -> str:
     return f"correction:{correction_id}"
 
 
-def told_of(event: type[Any], mismatch: Any, correction: Any, content: Content, reason: str) -> Event:
+def told_of(event: type[Any], mismatch: Any, correction: Correction, content: Content, reason: str) -> Event:
     order = content["order"]
     changes = changed_fields(order["before"], order["after"], order["currency"]) if order else []
     told: Event = event(

@@ -1,6 +1,7 @@
 """Both sides of a mismatch as they are now, read for a correction: our order, the record, and the order to be made."""
 
 import itertools
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from services.ledger.domain.thresholds import Threshold
 from services.ledger.matching_sql import SPEAKS_FIRST
 from services.ledger.models.orders import order_user_id, orders
 from services.ledger.models.statements import upstream_records
-from services.ledger.queries.orders import given_back
+from services.ledger.queries.orders import given_back_of
 from services.ledger.usecases.orders import rate_in_force, refuse_posted
 from shared.copies import require_merchant
 from shared.money import format_minor
@@ -47,47 +48,79 @@ class NewOrder:
     kind: str | None = None
 
 
+NO_TERMS: Final = NewOrder()
+
+
 def sides_of(session: Session, mismatch: Any, *, is_locked: bool) -> Sides:
     """Return both sides of a mismatch as they are now."""
-    order_no = mismatch.order_no or mismatch.id  # the number that a correction gave it, where the record has none
-    order = order_side(session, order_no, mismatch.channel, is_locked=is_locked)
-    record = None
-    if mismatch.record_id is not None:
-        query = sa.select(upstream_records).where(upstream_records.c.id == mismatch.record_id)
-        row = session.execute(query.with_for_update() if is_locked else query).first()
-        record = None if row is None else _record_side(row)
-    found = session.execute(_BESIDE, {"order_no": order_no, "channel": mismatch.channel}).one()
-    return Sides(
-        kind=mismatch.kind,
-        order=order,
-        record=record,
-        speaker_id=found.speaker_id,
-        moved_before=int(found.moved_before),
-    )
+    return read_sides(session, [mismatch], is_locked=is_locked)[0]
+
+
+def read_sides(session: Session, mismatches: Sequence[Any], *, is_locked: bool) -> list[Sides]:
+    """Return both sides of mismatches as they are now, in their order.
+
+    Locks, where that is asked for: the orders, then the records, each by ascending id.
+    """
+    # A correction gives an order the mismatch's own number, where the record has none.
+    places = [(mismatch.order_no or mismatch.id, mismatch.channel) for mismatch in mismatches]
+    of_order = read_orders(session, places, is_locked=is_locked)
+    c = upstream_records.c
+    query = sa.select(upstream_records).where(c.id.in_([m.record_id for m in mismatches if m.record_id is not None]))
+    query = query.order_by(c.id).with_for_update() if is_locked else query
+    of_record = {row.id: _record_side(row) for row in session.execute(query)}
+    order_nos, channels = ([place[n] for place in dict.fromkeys(places)] for n in (0, 1))
+    beside = {
+        (row.order_no, row.channel): row
+        for row in session.execute(_BESIDE, {"order_nos": order_nos, "channels": channels})
+    }
+    return [
+        Sides(
+            kind=mismatch.kind,
+            order=of_order.get(place),
+            record=of_record.get(mismatch.record_id),
+            speaker_id=beside[place].speaker_id,
+            moved_before=int(beside[place].moved_before),
+        )
+        for mismatch, place in zip(mismatches, places, strict=True)
+    ]
 
 
 # Of an order: the record that speaks for it, and what its corrections that stand have moved.
 _BESIDE: Final = sa.text(
     f"""
-    select (select x.id from upstream_records x
-             where x.channel = :channel and x.order_no = :order_no and x.voided_by is null
+    select w.order_no, w.channel,
+           (select x.id from upstream_records x
+             where x.channel = w.channel and x.order_no = w.order_no and x.voided_by is null
              order by {SPEAKS_FIRST} limit 1) as speaker_id,
            (select coalesce(sum(abs((entry ->> 'amount')::bigint)), 0)
               from mismatches m
                    join corrections c on c.mismatch_id = m.id,
                    jsonb_array_elements(c.content -> 'entries') as entry
-             where m.channel = :channel and (m.order_no = :order_no or m.id = :order_no)
+             where m.channel = w.channel and (m.order_no = w.order_no or m.id = w.order_no)
                and c.status = 'applied' and c.reversal_of is null
-               and c.content -> 'order' ->> 'order_no' = :order_no) as moved_before
+               and c.content -> 'order' ->> 'order_no' = w.order_no) as moved_before
+      from unnest(cast(:order_nos as text[]), cast(:channels as text[])) as w(order_no, channel)
     """
 )
 
 
 def order_side(session: Session, order_no: str, channel: str, *, is_locked: bool) -> OrderSide | None:
-    query = sa.select(orders).where(orders.c.order_no == order_no, orders.c.channel == channel)
-    row = session.execute(query.with_for_update() if is_locked else query).first()
-    if row is None:
-        return None
+    """Return an order of a channel as it is now."""
+    return read_orders(session, [(order_no, channel)], is_locked=is_locked).get((order_no, channel))
+
+
+def read_orders(
+    session: Session, places: Collection[tuple[str, str]], *, is_locked: bool
+) -> dict[tuple[str, str], OrderSide]:
+    """Return the orders of these numbers and channels as they are now, by number and channel."""
+    query = sa.select(orders).where(sa.tuple_(orders.c.order_no, orders.c.channel).in_(list(dict.fromkeys(places))))
+    rows = session.execute(query.order_by(orders.c.id).with_for_update() if is_locked else query).all()
+    refundable = [row for row in rows if row.kind in REFUNDABLE]
+    back = dict(zip((row.id for row in refundable), given_back_of(session, refundable), strict=True))
+    return {(row.order_no, row.channel): _order_side(row, back.get(row.id, row.refunded)) for row in rows}
+
+
+def _order_side(row: Any, given_back: int) -> OrderSide:
     return OrderSide(
         order_no=row.order_no,
         merchant_id=row.merchant_id,
@@ -98,7 +131,7 @@ def order_side(session: Session, order_no: str, channel: str, *, is_locked: bool
         status=row.status,
         amount=row.amount,
         refunded=row.refunded,
-        given_back=given_back(session, row) if row.kind in REFUNDABLE else row.refunded,
+        given_back=given_back,
         held=row.held,
         fee=row.fee,
         fee_percent=str(row.fee_percent),

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.ledger.domain import corrections as domain
-from services.ledger.domain.corrections import Content
+from services.ledger.domain.corrections import Content, Sides
 from services.ledger.domain.entries import Account, Maker, enter
 from services.ledger.domain.mismatches import Status, Verb, state_after
 from services.ledger.domain.orders import check_reason
@@ -22,7 +22,7 @@ from services.ledger.models.statements import upstream_records
 from services.ledger.queries.corrections import content_view, get_correction
 from services.ledger.queries.figures import days_of_books
 from services.ledger.queries.pages import in_scope
-from services.ledger.usecases.correction_effects import apply_correction, changes_of, told_of
+from services.ledger.usecases.correction_effects import Correction, apply_correction, changes_of, told_of
 from services.ledger.usecases.correction_sides import (
     NewOrder,
     Terms,
@@ -31,8 +31,8 @@ from services.ledger.usecases.correction_sides import (
     order_to_make,
     sides_of,
 )
+from services.ledger.usecases.mismatch_batches import Batch
 from services.ledger.usecases.mismatches import lock_mismatch, move_mismatch, void_proposal
-from shared import outbox
 from shared.contracts.mismatches import (
     CorrectionApproved,
     CorrectionNotApplied,
@@ -80,7 +80,9 @@ def preview_correction(
     if mismatch is None:
         raise MismatchNotFound
     state_after(mismatch.status, Verb.CORRECT)
-    content = _plan(session, passport, mismatch, to, said, new_order, terms, is_locked=False)
+    content = _plan(
+        session, passport, mismatch, sides_of(session, mismatch, is_locked=False), to, said, new_order, terms
+    )
     view = content_view(content)
     refusal = _balances(session, passport, content, view["entries"])
     return {
@@ -119,6 +121,7 @@ def _balances(session: Session, passport: Passport, content: Content, entries: S
 def correct_mismatch(
     session: Session,
     passport: Passport,
+    batch: Batch,
     *,
     mismatch_id: str,
     to: str,
@@ -136,18 +139,20 @@ def correct_mismatch(
     Locks: the mismatch, the order, the record, the account.
     """
     said = check_reason(reason, is_required=True) or ""
-    mismatch = lock_mismatch(session, passport, mismatch_id)
+    mismatch = lock_mismatch(session, passport, batch, mismatch_id)
     state_after(mismatch.status, Verb.CORRECT)
-    content = _plan(session, passport, mismatch, to, said, new_order, terms, is_locked=True)
+    sides = batch.sides(mismatch_id) or sides_of(session, mismatch, is_locked=True)
+    content = _plan(session, passport, mismatch, sides, to, said, new_order, terms)
     if mismatch.status == Status.PENDING_APPROVAL:
         void_proposal(session, mismatch_id)
-    _, status = _propose_or_apply(session, passport, mismatch, content, terms)
+    _, status = _propose_or_apply(session, passport, batch, mismatch, content, terms)
     return status
 
 
 def approve_correction(
     session: Session,
     passport: Passport,
+    batch: Batch,
     *,
     mismatch_id: str,
     content_sha256: str | None,
@@ -164,23 +169,31 @@ def approve_correction(
     Locks: the mismatch, the proposal, the order, the record, the account.
     """
     said = check_reason(reason, is_required=False)
-    mismatch = lock_mismatch(session, passport, mismatch_id)
+    mismatch = lock_mismatch(session, passport, batch, mismatch_id)
     state_after(mismatch.status, Verb.APPROVE)
     proposal = _lock_proposal(session, passport, mismatch)
     if content_sha256 is not None and content_sha256 != proposal.content_sha256.hex():
         raise ProposalChanged(content_sha256=proposal.content_sha256.hex())
-    again = _plan_again(session, passport, mismatch, proposal, terms)
+    again = _plan_again(session, passport, batch, mismatch, proposal, terms)
     if domain.digest_of(again) != bytes(proposal.content_sha256):
         raise ProposalOutdated
     _decide(session, passport, proposal, said)
     move_mismatch(
-        session, passport, mismatch, Status(mismatch.status), act="approve", reason=said, correction_id=proposal.id
+        session,
+        passport,
+        batch,
+        mismatch,
+        Status(mismatch.status),
+        act="approve",
+        reason=said,
+        correction_id=proposal.id,
     )
-    outbox.add(session, told_of(CorrectionApproved, mismatch, proposal, proposal.content, said or proposal.reason))
-    return apply_correction(session, passport, mismatch, proposal, again, terms)
+    correction = _written(proposal)
+    batch.tell(told_of(CorrectionApproved, mismatch, correction, proposal.content, said or proposal.reason))
+    return apply_correction(session, passport, batch, mismatch, correction, again, terms)
 
 
-def reject_correction(session: Session, passport: Passport, *, mismatch_id: str, reason: str) -> str:
+def reject_correction(session: Session, passport: Passport, batch: Batch, *, mismatch_id: str, reason: str) -> str:
     """Reject the proposal that waits: the mismatch is as it was before.
 
     Returns: its status.
@@ -189,13 +202,18 @@ def reject_correction(session: Session, passport: Passport, *, mismatch_id: str,
     Locks: the mismatch, the proposal.
     """
     said = check_reason(reason, is_required=True) or ""
-    mismatch = lock_mismatch(session, passport, mismatch_id)
+    mismatch = lock_mismatch(session, passport, batch, mismatch_id)
     after = state_after(mismatch.status, Verb.REJECT)
     proposal = _lock_proposal(session, passport, mismatch)
     _decide(session, passport, proposal, said, status="rejected")
-    move_mismatch(session, passport, mismatch, after, act="reject", reason=said, correction_id=proposal.id)
-    outbox.add(session, told_of(CorrectionRejected, mismatch, proposal, proposal.content, said))
+    move_mismatch(session, passport, batch, mismatch, after, act="reject", reason=said, correction_id=proposal.id)
+    batch.tell(told_of(CorrectionRejected, mismatch, _written(proposal), proposal.content, said))
     return after.value
+
+
+def _written(proposal: Any) -> Correction:
+    digest = bytes(proposal.content_sha256)
+    return Correction(id=proposal.id, content_sha256=digest, reversal_of=proposal.reversal_of, is_written=True)
 
 
 def reverse_correction(
@@ -211,7 +229,8 @@ def reverse_correction(
     """
     said = check_reason(reason, is_required=True) or ""
     known = get_correction(session, passport, correction_id=correction_id)
-    mismatch = lock_mismatch(session, passport, known["mismatch_id"])
+    batch = Batch(session)
+    mismatch = lock_mismatch(session, passport, batch, known["mismatch_id"])
     done = _lock_correction(session, correction_id)
     if done.status != "applied" or done.reversal_of is not None:
         raise CorrectionNotApplied(status=done.status)
@@ -219,7 +238,8 @@ def reverse_correction(
     if _waiting(session, mismatch.id) is not None:
         raise ProposalPending
     content = _plan_reversal(session, mismatch, done, said, terms)
-    reversal_id, _ = _propose_or_apply(session, passport, mismatch, content, terms)
+    reversal_id, _ = _propose_or_apply(session, passport, batch, mismatch, content, terms)
+    batch.flush()
     return get_correction(session, passport, correction_id=reversal_id)
 
 
@@ -227,16 +247,14 @@ def _plan(
     session: Session,
     passport: Passport,
     mismatch: Any,
+    sides: Sides,
     to: str,
     reason: str,
     new_order: NewOrder,
     terms: Terms,
-    *,
-    is_locked: bool,
 ) -> Content:
     if to not in ("upstream", "local"):
         raise InvalidRequest.of_field("to", "Must be upstream or local.")
-    sides = sides_of(session, mismatch, is_locked=is_locked)
     order_no = number_to_make(session, mismatch, sides.order, new_order) if to == "upstream" else None
     if order_no is not None:
         made = order_to_make(session, passport, mismatch, sides.record, new_order, terms, order_no=order_no)
@@ -244,7 +262,9 @@ def _plan(
     return domain.plan(sides, to=to, reason=reason, day_of=days_of_books(session, terms.zone_name))
 
 
-def _plan_again(session: Session, passport: Passport, mismatch: Any, proposal: Any, terms: Terms) -> Content:
+def _plan_again(
+    session: Session, passport: Passport, batch: Batch, mismatch: Any, proposal: Any, terms: Terms
+) -> Content:
     """Return what the proposal comes to now. Raises: ProposalOutdated."""
     if proposal.reversal_of is not None:
         done = _lock_correction(session, proposal.reversal_of)
@@ -253,8 +273,9 @@ def _plan_again(session: Session, passport: Passport, mismatch: Any, proposal: A
         return _plan_reversal(session, mismatch, done, proposal.reason, terms)
     order = proposal.content["order"]
     new_order = NewOrder(**{n: order[n] for n in ("merchant_id", "user_id", "kind")}) if order else NewOrder()
+    sides = batch.sides(mismatch.id) or sides_of(session, mismatch, is_locked=True)
     try:
-        return _plan(session, passport, mismatch, proposal.direction, proposal.reason, new_order, terms, is_locked=True)
+        return _plan(session, passport, mismatch, sides, proposal.direction, proposal.reason, new_order, terms)
     except (MismatchOutdated, NotCorrectable, OrderTermsRequired):
         raise ProposalOutdated from None
 
@@ -284,8 +305,12 @@ def _check_record(session: Session, record: Content, correction_id: str) -> None
         raise ProposalOutdated
 
 
+_PROPOSE: Final = sa.insert(corrections).values(status="proposed", created_at=_NOW)
+_APPLY: Final = sa.insert(corrections).values(status="applied", created_at=_NOW, applied_at=_NOW)
+
+
 def _propose_or_apply(
-    session: Session, passport: Passport, mismatch: Any, content: Content, terms: Terms
+    session: Session, passport: Passport, batch: Batch, mismatch: Any, content: Content, terms: Terms
 ) -> tuple[str, str]:
     """Write down a correction, and apply it unless a second person is needed.
 
@@ -294,30 +319,33 @@ def _propose_or_apply(
     waits = domain.needs_approval(content, terms.approval_threshold)
     if waits:
         _require_person(passport)
-    values = {
-        "id": new_id("cor"),
+    correction = Correction(
+        id=new_id("cor"),
+        content_sha256=domain.digest_of(content),
+        reversal_of=content["reverses"],
+        is_written=False,
+    )
+    written = {
+        "id": correction.id,
         "mismatch_id": mismatch.id,
         "direction": content["to"],
         "content": content,
-        "content_sha256": domain.digest_of(content),
-        "status": "proposed" if waits else "applied",
-        "applied_at": None if waits else _NOW,
+        "content_sha256": correction.content_sha256,
         "reason": content["reason"],
-        "reversal_of": content["reverses"],
+        "reversal_of": correction.reversal_of,
         "proposed_by": passport.actor_id,
         "proposed_by_name": passport.actor_name,
-        "created_at": _NOW,
     }
-    proposal = session.execute(sa.insert(corrections).values(values).returning(corrections)).one()
+    batch.add(_PROPOSE if waits else _APPLY, written)
     if not waits:
-        return str(proposal.id), apply_correction(session, passport, mismatch, proposal, content, terms)
+        return correction.id, apply_correction(session, passport, batch, mismatch, correction, content, terms)
     is_standing = content["reverses"] is not None and mismatch.status == Status.CORRECTED
     after = Status.CORRECTED if is_standing else state_after(mismatch.status, Verb.PROPOSE)
     move_mismatch(
-        session, passport, mismatch, after, act="propose", reason=content["reason"], correction_id=proposal.id
+        session, passport, batch, mismatch, after, act="propose", reason=content["reason"], correction_id=correction.id
     )
-    outbox.add(session, told_of(CorrectionProposed, mismatch, proposal, content, content["reason"]))
-    return str(proposal.id), after.value
+    batch.tell(told_of(CorrectionProposed, mismatch, correction, content, content["reason"]))
+    return correction.id, after.value
 
 
 def _require_person(passport: Passport) -> None:

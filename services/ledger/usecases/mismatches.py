@@ -9,13 +9,14 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from services.ledger.domain.corrections import Sides
 from services.ledger.domain.mismatches import RESOLUTIONS, Status, Verb, state_after
 from services.ledger.domain.orders import check_reason
 from services.ledger.models.entries import accounts
 from services.ledger.models.mismatches import corrections, mismatch_history, mismatches
-from services.ledger.models.orders import orders
 from services.ledger.queries.pages import in_scope
-from shared import outbox
+from services.ledger.usecases.correction_sides import read_sides
+from services.ledger.usecases.mismatch_batches import Batch
 from shared.contracts.mismatches import (
     BULK_MISMATCHES_MAX,
     BulkResultView,
@@ -37,7 +38,9 @@ _EVENTS: Final[dict[Verb, type[Any]]] = {
 }
 
 
-def close_or_reopen(session: Session, passport: Passport, *, mismatch_id: str, verb: Verb, reason: str) -> str:
+def close_or_reopen(
+    session: Session, passport: Passport, batch: Batch, *, mismatch_id: str, verb: Verb, reason: str
+) -> str:
     """Reconcile, ignore or reopen a mismatch. Reopening one whose proposal waits takes the proposal back.
 
     Returns: its status.
@@ -47,11 +50,11 @@ def close_or_reopen(session: Session, passport: Passport, *, mismatch_id: str, v
     Locks: the mismatch.
     """
     said = check_reason(reason, is_required=True) or ""
-    mismatch = lock_mismatch(session, passport, mismatch_id)
+    mismatch = lock_mismatch(session, passport, batch, mismatch_id)
     after = state_after(mismatch.status, verb)
     if mismatch.status == Status.PENDING_APPROVAL:
         void_proposal(session, mismatch_id)
-    row = move_mismatch(session, passport, mismatch, after, act=verb.value, reason=said)
+    row = move_mismatch(session, passport, batch, mismatch, after, act=verb.value, reason=said)
     told = _EVENTS[verb](
         mismatch_id=row.id,
         kind=row.kind,
@@ -62,12 +65,15 @@ def close_or_reopen(session: Session, passport: Passport, *, mismatch_id: str, v
         reason=said,
         changes={"status": {"before": mismatch.status, "after": row.status}},
     )
-    outbox.add(session, told)
+    batch.tell(told)
     return str(row.status)
 
 
-def lock_mismatch(session: Session, passport: Passport, mismatch_id: str) -> Any:
+def lock_mismatch(session: Session, passport: Passport, batch: Batch, mismatch_id: str) -> Any:
     """Return a mismatch, locked. Raises: MismatchNotFound, also for one that the caller does not see."""
+    known = batch.mismatch(mismatch_id)
+    if known is not None:
+        return known
     query = sa.select(mismatches).where(mismatches.c.id == mismatch_id, *in_scope(passport, mismatches.c.merchant_id))
     row = session.execute(query.with_for_update()).first()
     if row is None:
@@ -81,9 +87,13 @@ def void_proposal(session: Session, mismatch_id: str) -> None:
     session.execute(sa.update(corrections).where(*waiting).values(status="void", decided_at=_NOW))
 
 
+_NOTE: Final = sa.insert(mismatch_history)
+
+
 def move_mismatch(
     session: Session,
     passport: Passport,
+    batch: Batch,
     mismatch: Any,
     after: Status,
     *,
@@ -101,20 +111,19 @@ def move_mismatch(
         .returning(mismatches)
     )
     row = session.execute(changing).one()
-    session.execute(
-        sa.insert(mismatch_history).values(
-            mismatch_id=mismatch.id,
-            act=act,
-            status_before=mismatch.status,
-            status_after=row.status,
-            reason=reason,
-            correction_id=correction_id,
-            actor_id=passport.actor_id,
-            actor_name=passport.actor_name,
-            actor_type=passport.actor_type,
-            request_id=passport.request_id,
-        )
-    )
+    noted = {
+        "mismatch_id": mismatch.id,
+        "act": act,
+        "status_before": mismatch.status,
+        "status_after": row.status,
+        "reason": reason,
+        "correction_id": correction_id,
+        "actor_id": passport.actor_id,
+        "actor_name": passport.actor_name,
+        "actor_type": passport.actor_type,
+        "request_id": passport.request_id,
+    }
+    batch.add(_NOTE, noted)
     return row
 
 
@@ -123,51 +132,50 @@ def act_on_mismatches(
     passport: Passport,
     *,
     ids: Sequence[str],
-    moves_money: bool,
-    act: Callable[[str], str],
+    act: Callable[[Batch, str], str],
+    is_of_money: bool,
 ) -> BulkView:
     """Do the same to many mismatches; each stands for itself, and what is refused leaves nothing behind.
 
-    act: does it to the one with this id, and returns its status.
+    act: does it, in a batch, to the one with this id, and returns its status.
     Raises: InvalidRequest; MerchantMissing, upon which all of it is done again.
-    Locks: the mismatches by ascending id; where money moves their orders and then the accounts of those as well, each
-    by ascending id, so that nobody who locks one order and its account waits for us in a ring.
+    Locks: the mismatches by ascending id; where money moves their orders, then their records, and then the accounts of
+    those orders as well, each by ascending id, so that nobody who locks one order and its account waits for us in a
+    ring.
     """
     if not 1 <= len(ids) <= BULK_MISMATCHES_MAX or len(set(ids)) != len(ids):
         raise InvalidRequest.of_field("ids", f"Must be 1 to {BULK_MISMATCHES_MAX} different ids.")
-    _lock_all(session, passport, ids, moves_money=moves_money)
-    items = [_result(session, mismatch_id, act) for mismatch_id in ids]
+    mine = [mismatches.c.id.in_(ids), *in_scope(passport, mismatches.c.merchant_id)]
+    rows = session.execute(sa.select(mismatches).where(*mine).order_by(mismatches.c.id).with_for_update()).all()
+    batch = Batch(session)
+    batch.know({row.id: row for row in rows}, _sides_of(session, rows) if is_of_money else {})
+    items = [_result(batch, mismatch_id, act) for mismatch_id in ids]
+    batch.flush()
     refused = sum("error" in item for item in items)
     return {"items": items, "done": len(items) - refused, "refused": refused}
 
 
-def _result(session: Session, mismatch_id: str, act: Callable[[str], str]) -> BulkResultView:
-    savepoint = session.begin_nested()
+def _result(batch: Batch, mismatch_id: str, act: Callable[[Batch, str], str]) -> BulkResultView:
     try:
-        status = act(mismatch_id)
+        with batch.one(mismatch_id):
+            status = act(batch, mismatch_id)
     except MerchantMissing:
         raise
     except ServiceError as error:
-        savepoint.rollback()
         return {"id": mismatch_id, "error": error.view()}
-    savepoint.commit()
     return {"id": mismatch_id, "status": status}
 
 
-def _lock_all(session: Session, passport: Passport, ids: Sequence[str], *, moves_money: bool) -> None:
-    mine = [mismatches.c.id.in_(ids), *in_scope(passport, mismatches.c.merchant_id)]
-    session.execute(sa.select(mismatches.c.id).where(*mine).order_by(mismatches.c.id).with_for_update())
-    if not moves_money:
-        return
-    subject = sa.select(mismatches.c.order_no, mismatches.c.channel).where(*mine)
-    of_these = sa.tuple_(orders.c.order_no, orders.c.channel).in_(subject)
-    session.execute(sa.select(orders.c.id).where(of_these).order_by(orders.c.id).with_for_update())
-    holder = (orders.c.merchant_id, orders.c.holder_type, orders.c.holder_id, orders.c.currency)
-    own = (accounts.c.merchant_id, accounts.c.holder_type, accounts.c.holder_id, accounts.c.currency)
-    of_holders = sa.tuple_(*own).in_(sa.select(*holder).where(of_these))
-    session.execute(
-        sa.select(accounts.c.id)
-        .where(of_holders, accounts.c.wallet == "balance")
-        .order_by(accounts.c.id)
-        .with_for_update()
-    )
+def _sides_of(session: Session, rows: Sequence[Any]) -> dict[str, Sides]:
+    """Return both sides of all mismatches, locked, and the accounts as well."""
+    found = dict(zip((row.id for row in rows), read_sides(session, rows, is_locked=True), strict=True))
+    holders = {
+        (order.merchant_id, "merchant" if order.user_id is None else "user", order.user_id or order.merchant_id,
+         order.currency)
+        for order in (sides.order for sides in found.values())
+        if order is not None
+    }  # fmt: skip
+    own = sa.tuple_(accounts.c.merchant_id, accounts.c.holder_type, accounts.c.holder_id, accounts.c.currency)
+    locking = sa.select(accounts.c.id).where(own.in_(holders), accounts.c.wallet == "balance")
+    session.execute(locking.order_by(accounts.c.id).with_for_update())
+    return found

@@ -330,7 +330,7 @@ def _status_change(before: Any, after: Any) -> dict[str, dict[str, str | None]]:
 
 
 # Each act is chained to the one before it, and says what it made of the order's row.
-_NOTE: Final = sa.text(
+NOTE: Final = sa.text(
     inserting(
         order_history,
         but=("id",),
@@ -352,8 +352,12 @@ _NOTE: Final = sa.text(
 )
 
 
-def note_act(
-    session: Session,
+def note_act(session: Session, passport: Passport, order: Any, **said: Any) -> None:
+    """Add an act to an order's history, as `noted` has it, after the order's row is what the act made of it."""
+    session.execute(NOTE, noted(passport, order, **said))
+
+
+def noted(
     passport: Passport,
     order: Any,
     *,
@@ -363,22 +367,19 @@ def note_act(
     upstream_ref: str | None = None,
     reason: str | None = None,
     created_at: datetime | None = None,
-) -> None:
-    """Add a row to an order's history, after the order's row is what the act made of it. created_at: None is now."""
-    session.execute(
-        _NOTE,
-        {
-            "order_id": order.id,
-            "act": act,
-            "status_before": before,
-            "status_after": order.status,
-            "amount": amount,
-            "upstream_ref": upstream_ref,
-            "reason": reason,
-            "actor_id": passport.actor_id,
-            "actor_name": passport.actor_name,
-            "actor_type": passport.actor_type,
-            "request_id": passport.request_id,
-            "created_at": created_at,
-        },
-    )
+) -> dict[str, Any]:
+    """Return what `NOTE` writes of an act. created_at: None is now."""
+    return {
+        "order_id": order.id,
+        "act": act,
+        "status_before": before,
+        "status_after": order.status,
+        "amount": amount,
+        "upstream_ref": upstream_ref,
+        "reason": reason,
+        "actor_id": passport.actor_id,
+        "actor_name": passport.actor_name,
+        "actor_type": passport.actor_type,
+        "request_id": passport.request_id,
+        "created_at": created_at,
+    }

@@ -12,6 +12,7 @@ from services.ledger.domain.thresholds import Threshold
 from services.ledger.queries.mismatches import MismatchFilter, get_mismatch, list_mismatches
 from services.ledger.usecases import corrections, mismatches
 from services.ledger.usecases.correction_sides import NewOrder, Terms
+from services.ledger.usecases.mismatch_batches import alone
 from services.ledger.usecases.reconciliations import create_reconciliation
 from services.ledger.verification import prove
 from shared.passport import Passport
@@ -97,14 +98,18 @@ def correct(
     **new_order: Any,
 ) -> Any:
     """Correct a mismatch, or propose to."""
-    status = corrections.correct_mismatch(
+    status = alone(
         session,
-        passport,
-        mismatch_id=mismatch_id,
-        to=to,
-        reason=reason,
-        new_order=NewOrder(**new_order),
-        terms=terms,
+        lambda batch: corrections.correct_mismatch(
+            session,
+            passport,
+            batch,
+            mismatch_id=mismatch_id,
+            to=to,
+            reason=reason,
+            new_order=NewOrder(**new_order),
+            terms=terms,
+        ),
     )
     return _shown(session, mismatch_id, status)
 
@@ -132,15 +137,29 @@ def approve(
     terms: Terms = TERMS,
 ) -> Any:
     """Approve what waits."""
-    status = corrections.approve_correction(
-        session, passport, mismatch_id=mismatch_id, content_sha256=content_sha256, reason="Checked.", terms=terms
+    status = alone(
+        session,
+        lambda batch: corrections.approve_correction(
+            session,
+            passport,
+            batch,
+            mismatch_id=mismatch_id,
+            content_sha256=content_sha256,
+            reason="Checked.",
+            terms=terms,
+        ),
     )
     return _shown(session, mismatch_id, status)
 
 
 def reject(session: Session, mismatch_id: str, *, passport: Passport = CAROL) -> Any:
     """Reject what waits."""
-    status = corrections.reject_correction(session, passport, mismatch_id=mismatch_id, reason="Not so.")
+    status = alone(
+        session,
+        lambda batch: corrections.reject_correction(
+            session, passport, batch, mismatch_id=mismatch_id, reason="Not so."
+        ),
+    )
     return _shown(session, mismatch_id, status)
 
 
@@ -153,7 +172,12 @@ def reverse(session: Session, mismatch_id: str, *, passport: Passport = ALICE, t
 
 def act(session: Session, mismatch_id: str, verb: Verb, *, passport: Passport = ALICE) -> Any:
     """Reconcile, ignore or reopen."""
-    status = mismatches.close_or_reopen(session, passport, mismatch_id=mismatch_id, verb=verb, reason=WHY)
+    status = alone(
+        session,
+        lambda batch: mismatches.close_or_reopen(
+            session, passport, batch, mismatch_id=mismatch_id, verb=verb, reason=WHY
+        ),
+    )
     return _shown(session, mismatch_id, status)
 
 

@@ -1,12 +1,17 @@
 """Many decide on corrections at once, with real connections and real commits: each takes effect once."""
 
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from services.ledger.domain.mismatches import Verb
+from services.ledger.queries.mismatches import get_mismatch
 from services.ledger.usecases import corrections, mismatches
+from services.ledger.usecases.correction_sides import NO_TERMS
 from shared.contracts.mismatches import CorrectionNotApplied, MismatchNotOpen, NoProposal, ProposalPending
 from tests.conftest import person
 from tests.services.ledger.conftest import Books
@@ -14,6 +19,7 @@ from tests.services.ledger.mismatches import (
     ALWAYS_WAITS,
     CHANNEL,
     TERMS,
+    WHY,
     act,
     approve,
     assert_books_are_right,
@@ -23,6 +29,7 @@ from tests.services.ledger.mismatches import (
     reconcile_all,
     record,
     reject,
+    says,
 )
 from tests.services.ledger.orders import ALICE, account, fund, in_calls, refund
 from tests.services.ledger.test_orders_concurrency import at_once, told
@@ -112,7 +119,20 @@ def test_corrections_in_bulk_and_one_by_one_and_refunds_at_once_never_wait_in_a_
 
     def bulk(session: Any, ids: list[str]) -> Any:
         return mismatches.act_on_mismatches(
-            session, ALICE, ids=ids, moves_money=True, act=lambda mismatch_id: correct(session, mismatch_id)["status"]
+            session,
+            ALICE,
+            ids=ids,
+            act=lambda batch, mismatch_id: corrections.correct_mismatch(
+                session,
+                ALICE,
+                batch,
+                mismatch_id=mismatch_id,
+                to="upstream",
+                reason=WHY,
+                new_order=NO_TERMS,
+                terms=TERMS,
+            ),
+            is_of_money=True,
         )
 
     def do(session: Any, item: tuple[str, Any]) -> Any:
@@ -128,3 +148,35 @@ def test_corrections_in_bulk_and_one_by_one_and_refunds_at_once_never_wait_in_a_
     assert posted(books)[326] == 12
     assert books.run(lambda session: found(session, "open")) == []
     books.run(assert_books_are_right)
+
+
+def test_proposal_that_is_made_while_its_mismatch_heals_is_void(books: Books) -> None:
+    books.run(lambda session: add_channel(session, CHANNEL))
+    order_no = books.run(paid)["order_no"]
+    books.run(reconcile_all)
+    [mismatch] = books.run(lambda session: found(session, "open"))
+    with Session(books.engine) as proposing:
+        correct(proposing, mismatch["id"], terms=ALWAYS_WAITS)
+        ref = books.run(lambda session: record(session, order_no))
+        with ThreadPoolExecutor(1) as pool:
+            healing = pool.submit(in_calls(books, lambda session, days: reconcile_all(session, days=days)), 1)
+            wait_for_a_lock(books)
+            proposing.commit()
+            healing.result(30)
+    after = books.run(lambda session: get_mismatch(session, ALICE, mismatch_id=mismatch["id"]))
+    assert (after["status"], [c["status"] for c in after["corrections"]]) == ("reconciled", ["void"])
+    books.run(lambda session: says(session, ref, order_no="another"))
+    books.run(lambda session: act(session, mismatch["id"], Verb.REOPEN))
+    waiting = books.run(lambda session: correct(session, mismatch["id"], terms=ALWAYS_WAITS))
+    assert waiting["status"] == "pending_approval"
+
+
+def wait_for_a_lock(books: Books) -> None:
+    """Return when somebody of this ledger waits for a lock of somebody else's."""
+    waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    for _ in range(3000):
+        with books.engine.connect() as connection:
+            if connection.scalar(sa.text(waiting)):
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits")

@@ -1,5 +1,6 @@
 """Mismatches: found by what people look for, alike ones grouped, closed and reopened with a reason, many at once."""
 
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,9 @@ from services.ledger.domain.mismatches import Verb
 from services.ledger.queries.mismatches import MismatchFilter, get_mismatch, list_mismatch_groups, list_mismatches
 from services.ledger.queries.orders import get_order
 from services.ledger.usecases import mismatches
+from services.ledger.usecases.correction_sides import NO_TERMS
+from services.ledger.usecases.corrections import approve_correction, correct_mismatch
+from services.ledger.usecases.mismatch_batches import Batch
 from shared.contracts.mismatches import CorrectionStands, MismatchNotFound, MismatchNotOpen
 from shared.contracts.users import MerchantMissing
 from shared.errors import InvalidRequest
@@ -21,18 +25,22 @@ from shared.times import utc_now
 from tests.conftest import AURORA, BOREALIS
 from tests.services.ledger.mismatches import (
     ALWAYS_WAITS,
+    CAROL,
     CHANNEL,
+    TERMS,
     WHY,
     act,
     add_world,
+    assert_books_are_right,
     correct,
     found,
     order,
     paid,
     reconcile_all,
     record,
+    says,
 )
-from tests.services.ledger.orders import ALICE, events, fund
+from tests.services.ledger.orders import ALICE, create, events, fund, settle
 from tests.services.ledger.worlds import add_channel
 
 
@@ -123,6 +131,42 @@ def test_alike_ones_are_a_group_with_count_and_sum(books: Session, bob: Passport
             list_mismatch_groups(books, ALICE, MismatchFilter(), limit=3, cursor=encode_cursor(place))
 
 
+def test_groups_are_the_list_whatever_is_asked_for(books: Session, bob: Passport) -> None:
+    for amount in (0, 1000):
+        record(books, "nobodys-too", amount=amount, currency="JPY", status="failed" if amount else "success")
+    reconcile_all(books)
+    act(books, found(books)[0]["id"], Verb.IGNORE)
+    one = found(books)[1]
+    asked: list[dict[str, Any]] = [
+        {},
+        {"kinds": ["amount_mismatch"]},
+        {"statuses": ["open"]},
+        {"kinds": ["missing_local", "amount_mismatch"], "statuses": ["open", "ignored"]},
+        {"channel": CHANNEL, "day": utc_now().date()},
+        {"channel": "stripe"},
+        {"opened_to": utc_now()},
+        {"opened_from": utc_now()},
+        {"merchant_id": AURORA},
+        {"order_no": one["order_no"]},
+        {"upstream_ref": one["upstream_ref"]},
+        {"currency": "USD"},
+        {"min_difference": Decimal("1.01")},
+    ]
+    for passport in (ALICE, bob):
+        for wanted in asked:
+            listed = list_mismatches(books, passport, MismatchFilter(**wanted), limit=500, cursor=None)["items"]
+            grouped = list_mismatch_groups(books, passport, MismatchFilter(**wanted), limit=500, cursor=None)["items"]
+            alike: Counter[tuple[str, ...]] = Counter()
+            for m in listed:
+                fields = ",".join(differing["field"] for differing in m["differing"])
+                alike[m["channel"], m["kind"], fields, m["currency"], m["difference"]] += 1
+            assert {
+                (g["channel"], g["kind"], ",".join(g["differing"]), g["currency"], g["difference"]): g["count"]
+                for g in grouped
+            } == alike
+            assert all(Decimal(g["sum"]) == g["count"] * Decimal(g["difference"]) for g in grouped)
+
+
 def test_both_sides_stand_in_a_mismatch_and_what_differs_inline(books: Session) -> None:
     one = next(m for m in found(books) if m["difference"] == "-6.00")
     assert one["differing"] == [{"field": "amount", "local": "10.00", "upstream": "4.00"}]
@@ -161,7 +205,7 @@ def test_closing_moves_nothing_and_reopening_takes_it_back(
     told = [e for e in events(books) if e in (event, "MismatchReopened")]
     assert told == [event, "MismatchReopened"]
     with pytest.raises(InvalidRequest):
-        mismatches.close_or_reopen(books, ALICE, mismatch_id=one["id"], verb=verb, reason="  ")
+        mismatches.close_or_reopen(books, ALICE, Batch(books), mismatch_id=one["id"], verb=verb, reason="  ")
 
 
 def test_reopening_takes_a_proposal_back_and_leaves_a_correction_alone(books: Session) -> None:
@@ -175,8 +219,104 @@ def test_reopening_takes_a_proposal_back_and_leaves_a_correction_alone(books: Se
         act(books, one["id"], Verb.REOPEN)
 
 
-def bulk(books: Session, wanted: list[str], to_do: Any, *, passport: Passport = ALICE, moves_money: bool = True) -> Any:
-    return mismatches.act_on_mismatches(books, passport, ids=wanted, moves_money=moves_money, act=to_do)
+def bulk(books: Session, wanted: list[str], to_do: Any, *, passport: Passport = ALICE) -> Any:
+    """Do something to each, by itself."""
+    return mismatches.act_on_mismatches(
+        books, passport, ids=wanted, act=lambda _, mismatch_id: to_do(mismatch_id), is_of_money=True
+    )
+
+
+def correct_many(books: Session, wanted: list[str], to: str = "upstream", *, terms: Any = TERMS) -> Any:
+    """Correct many as the service does."""
+    return mismatches.act_on_mismatches(
+        books,
+        ALICE,
+        ids=wanted,
+        act=lambda batch, mismatch_id: correct_mismatch(
+            books, ALICE, batch, mismatch_id=mismatch_id, to=to, reason=WHY, new_order=NO_TERMS, terms=terms
+        ),
+        is_of_money=True,
+    )
+
+
+def approve_many(books: Session, wanted: list[str]) -> Any:
+    """Approve many as the service does."""
+    return mismatches.act_on_mismatches(
+        books,
+        CAROL,
+        ids=wanted,
+        act=lambda batch, mismatch_id: approve_correction(
+            books, CAROL, batch, mismatch_id=mismatch_id, content_sha256=None, reason="Checked.", terms=TERMS
+        ),
+        is_of_money=True,
+    )
+
+
+def test_many_corrections_share_what_they_read_and_what_tells_of_them(books: Session) -> None:
+    fund(books, "1000.00")
+    for n in range(40):
+        made = create(books, kind=("payment", "purchase", "recharge")[n % 3])
+        if n % 2:
+            settle(books, made["order_no"])
+        record(books, made["order_no"], amount=900)
+    poor = paid(books, amount="100.00", user_id="poor")
+    record(books, poor["order_no"], amount=1000)
+    fund(books, "-95.00", type=323, user_id="poor", order_no="spent")
+    reconcile_all(books)
+    wanted = [m["id"] for m in found(books, "open")]
+    poor_one = next(m["id"] for m in found(books, "open") if m["order_no"] == poor["order_no"])
+    statements: list[str] = []
+    connection = books.connection()
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        statements.append(statement)
+
+    sa.event.listen(connection, "before_cursor_execute", note)
+    answer = correct_many(books, wanted)
+    sa.event.remove(connection, "before_cursor_execute", note)
+    refused = {item["id"]: item["error"]["code"] for item in answer["items"] if "error" in item}
+    assert refused.pop(poor_one) == "insufficient_balance"
+    assert set(refused.values()) == {"order_terms_required"}
+    assert answer["done"] == len(wanted) - 2
+    assert len(statements) < 10 * len(wanted)
+    told = [e for e in events(books) if e == "CorrectionApplied"]
+    assert len(told) == answer["done"] == books.scalar(sa.text("select count(*) from corrections"))
+    noted = "select count(*) from mismatch_history where act = 'apply'"
+    assert books.scalar(sa.text(noted)) == answer["done"]
+    assert get_mismatch(books, ALICE, mismatch_id=poor_one)["history"][0]["act"] == "find"
+    reconcile_all(books)
+    assert {m["id"] for m in found(books, "open")} == {poor_one, *refused}
+    assert_books_are_right(books)
+
+
+def test_two_corrections_of_one_order_in_one_bulk_see_each_other(books: Session) -> None:
+    fund(books, "100.00")
+    made = paid(books, kind="payment")
+    record(books, made["order_no"], amount=900)
+    record(books, made["order_no"], amount=900)
+    reconcile_all(books)
+    both = [m for m in found(books, "open") if m["order_no"] == made["order_no"]]
+    amount, twice = sorted(both, key=lambda m: m["kind"])
+    first = correct_many(books, [amount["id"], twice["id"]], "local")
+    # The one that we stand by is set aside, and what stands in its place speaks: the other is one too many still.
+    assert [item.get("status") for item in first["items"]] == ["corrected", "corrected"]
+    reconcile_all(books)
+    assert not [m for m in found(books, "open") if m["order_no"] == made["order_no"]]
+    assert_books_are_right(books)
+
+
+def test_many_are_approved_at_once_and_what_changed_meanwhile_is_refused(books: Session) -> None:
+    fund(books, "100.00")
+    mine = [m["id"] for m in found(books) if m["merchant_id"] == AURORA]
+    assert correct_many(books, mine, terms=ALWAYS_WAITS)["done"] == len(mine)
+    changed = found(books, "pending_approval")[0]
+    says(books, changed["upstream_ref"], amount=700)
+    answer = approve_many(books, mine)
+    outcomes = {item["id"]: item.get("status") or item["error"]["code"] for item in answer["items"]}
+    assert outcomes.pop(changed["id"]) == "proposal_outdated"
+    assert set(outcomes.values()) == {"corrected"}
+    assert get_mismatch(books, ALICE, mismatch_id=changed["id"])["corrections"][0]["decided_by"] is None
+    assert_books_are_right(books)
 
 
 def test_bulk_answers_for_each_and_what_is_refused_leaves_nothing(books: Session, bob: Passport) -> None:
