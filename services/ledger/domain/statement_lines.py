@@ -1,4 +1,4 @@
-"""Clean rows of CSV as the lines that the database's table of records takes, whole columns at a time.
+"""Clean rows of CSV as the lines of text that the database's table of records takes, whole columns at a time.
 
 A row alone would take Python ten times as long as this does, since here each step is one call for thousands of rows.
 """
@@ -13,6 +13,7 @@ from shared.errors import InvalidRequest
 from shared.money import fraction_digits
 
 COLUMNS = ("upstream_ref", "order_no", "amount", "fee", "currency", "status", "occurred_at", "line")
+FREE_COLUMNS = {"upstream_ref", "order_no"}  # of any visible signs
 DELIMITER = "\t"  # which no clean row holds
 FIRST_LINE = 2
 
@@ -43,6 +44,9 @@ class RecordLines:
         cells = text[:-1].replace("\n", header.delimiter).split(header.delimiter)
         width = len(header.names)
         given = {name: cells[place::width] for name, place in header.places.items()}
+        if "\\" in text:  # which says something to COPY
+            for name in given.keys() & FREE_COLUMNS:
+                given[name] = [cell.replace("\\", "\\\\") for cell in given[name]]
         count = len(given["time"])
         first_line = FIRST_LINE + self.rows
         self.rows += count

@@ -113,7 +113,7 @@ def _copy_over(session: Session, file: StatementFile) -> Outcome:
 def _copy(
     cursor: psycopg.Cursor[Any], table: str, columns: tuple[str, ...], lines: RecordLines, file: StatementFile
 ) -> Outcome:
-    query = f"copy {table} ({', '.join(columns)}) from stdin (format csv, delimiter E'\\t')"
+    query = f"copy {table} ({', '.join(columns)}) from stdin (null '')"
     with cursor.copy(query) as copy:
         for block in lines.blocks():
             copy.write(block)
