@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -181,6 +181,55 @@ class Model:
         assert refunds == []
 
 
+# What chance may miss: a hold that a change, another order and a fee come up against; refunds past the paid amount,
+# before and after the first of them left the log; money that is moved past its order; orders that are over.
+HELD = [
+    ("create", "purchase", 300, "user-1", "2.5"),
+    ("change", 323, 200, "user-1"),
+    ("create", "withdraw", 93, "user-1", "0"),
+    ("create", "withdraw", 92, "user-1", "0"),
+    ("settle", 1),
+    ("settle", 2),
+    ("change", 323, 1, "user-1"),
+    ("refund", 1, 301),
+    ("refund", 1, 100),
+    ("archive",),
+    ("refund", 1, 201),
+    ("refund", 1, 200),
+    ("refund", 1, None),
+    ("fold",),
+]
+FAILED = [
+    ("create", "renewal", 200, "user-1", "100"),
+    ("create", "withdraw", 1, "user-1", "0"),
+    ("fail", 1),
+    ("settle", 1),
+    ("create", "withdraw", 400, "user-1", "0"),
+    ("fail", 2),
+    ("fail", 2),
+    ("create", "recharge", 200, "user-2", "100"),
+    ("settle", 3),
+    ("settle", 3),
+    ("fail", 3),
+    ("refund", 3, 1),
+]
+PAST = [
+    ("create", "payment", 100, "user-1", "0"),
+    ("refund past", 324, 50, 1),
+    ("settle", 1),
+    ("refund past", 324, 50, 1),
+    ("refund", 1, 60),
+    ("refund past", 333, 41, 1),
+    ("archive",),
+    ("refund", 1, 41),
+    ("refund", 1, None),
+    ("archive",),
+]
+
+
+@example(wanted=HELD)
+@example(wanted=FAILED)
+@example(wanted=PAST)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
 def test_books_are_right_after_every_step(engine_of: Callable[[str], sa.Engine], wanted: list[tuple[Any, ...]]) -> None:
