@@ -106,6 +106,7 @@ def _match(session: Session, parameters: dict[str, Any]) -> Sequence[Any]:
     session.execute(sa.text(f"set local statement_timeout = '{STATEMENT_SECONDS_MAX}s'"))
     session.execute(sa.text(f"set local work_mem = '{HASH_MEGABYTES}MB'"))
     session.execute(sa.text("set local jit = off"))
+    session.execute(sa.text("set local enable_memoize = off"))  # each record and each order is looked up once
     healed = session.execute(MATCH, parameters).all()
     session.execute(VOID_PROPOSALS, {"channel": parameters["channel"], "day": parameters["day"]})
     session.execute(NOTE_FOUND, {"run_id": parameters["run_id"], "request_id": parameters["request_id"]})

@@ -104,10 +104,17 @@ class World:
         session.execute(sa.text("delete from orders"))
         for order in self.orders:
             add_order(session, **order)
-        there = set(session.execute(sa.text("select channel, upstream_ref from upstream_records")).all())
+        there = {
+            (row.channel, row.upstream_ref): (row.voided_by, row.status, row.amount, row.currency)
+            for row in session.execute(sa.text("select * from upstream_records"))
+        }
         for record in self.records:
-            if (record["channel"], record["upstream_ref"]) in there:
+            before = there.get((record["channel"], record["upstream_ref"]))
+            if before is not None:
                 session.execute(_CHANGE, record)
+                content = (record["status"], record["amount"], record["currency"])
+                if record["voided_by"] is not None and before[0] == record["voided_by"] and before[1:] != content:
+                    record["voided_by"] = None  # what was set aside counts again when it says something else
             else:
                 add_record(session, **{name: value for name, value in record.items() if name != "id"})
         refs = [record["channel"] + record["upstream_ref"] for record in self.records]
