@@ -36,6 +36,7 @@ PROGRESS_SECONDS: Final = 0.5
 PERCENT_READ: Final = 90
 PIECE_BYTES: Final = 256 * 1024  # takes 10 ms; then the process's other work has its turn
 EARLY_PIECE: Final = 2  # the third piece: a file that has one is too large to be imported at once
+EARLY_PIECES_A_SECOND: Final = 16  # what an import takes: to begin on what comes slower would be for nothing
 EARLY_WAIT_SECONDS_MAX: Final = 2.0  # in all: whoever hears of the same payments from elsewhere waits as long
 PIECE_PAUSE_SECONDS: Final = 0.01
 SERVICE: Final = "ledger"
@@ -57,8 +58,10 @@ def import_next_statement(books: Books, *, zone_name: str) -> StatementView | No
     # Whatever stopped an import may take a while to pass: after the first time a second, then four, nine …
     paused = sa.func.make_interval(0, 0, 0, 0, 0, 0, c.attempts * c.attempts)
     is_due = sa.func.coalesce(c.attempted_at + paused < sa.func.clock_timestamp(), sa.true())
-    piece = sa.exists().where(statement_chunks.c.statement_id == c.id, statement_chunks.c.seq == EARLY_PIECE)
-    is_early = sa.and_(c.status == "receiving", c.format == "csv", c.attempts == 0, piece)
+    seconds = sa.extract("epoch", sa.func.clock_timestamp() - c.created_at)
+    pieces = sa.func.greatest(EARLY_PIECE, seconds * EARLY_PIECES_A_SECOND)
+    comes = sa.exists().where(statement_chunks.c.statement_id == c.id, statement_chunks.c.seq >= pieces)
+    is_early = sa.and_(c.status == "receiving", c.format == "csv", c.attempts == 0, comes)
     query = sa.select(c.id).where(sa.or_(sa.and_(c.status == "importing", is_due), is_early))
     query = query.order_by(c.status, c.created_at)
     for statement_id in books.run(lambda session: session.scalars(query).all()):

@@ -36,6 +36,7 @@ def books(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> Books:
     """A ledger with a channel, and nothing else."""
     monkeypatch.setattr(statement_import, "PROGRESS_SECONDS", 0)
     monkeypatch.setattr(statement_import, "EARLY_WAIT_SECONDS_MAX", 20)
+    monkeypatch.setattr(statement_import, "EARLY_PIECES_A_SECOND", 0)
     books = Books(engine)
     books.run(lambda session: session.execute(sa.text("truncate channels, upstream_records, outbox cascade")))
     books.run(add_channel)
@@ -183,9 +184,16 @@ def test_a_second_upload_of_a_file_that_was_taken_changes_nothing(books: Books) 
     assert books.run(events) == ["StatementImported"]
 
 
-def test_what_may_be_small_or_is_no_csv_comes_in_first(books: Books) -> None:
+def test_what_may_be_small_or_comes_slowly_or_is_no_csv_comes_in_first(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Upload(books).send(HEADER + piece(0), piece(1))
+    assert import_next_statement(books, zone_name="UTC") is None
+    monkeypatch.setattr(statement_import, "EARLY_PIECES_A_SECOND", 16)
+    slow = Upload(books).send(HEADER + piece(0), piece(1), piece(2), piece(3))
+    aging = "update statements set created_at = created_at - interval '1 s' where id = :id"
+    books.run(lambda s: s.execute(sa.text(aging), {"id": slow.id}))
     Upload(books, format="mt940").send("a", "b", "c")
     assert import_next_statement(books, zone_name="UTC") is None
     attempts = books.run(lambda s: s.scalars(sa.text("select attempts from statements")).all())
-    assert attempts == [0, 0]
+    assert attempts == [0, 0, 0]
