@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -9,8 +10,21 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from shared.contracts.reconciliations import ReconciliationRunning
+from shared.rpc.wire import Call, current_call
 from shared.times import day_bounds
-from tests.services.ledger.worlds import CHANNEL, add_channel, add_order, add_record, mismatches, open_ones, reconcile
+from tests.services.ledger.conftest import Books
+from tests.services.ledger.orders import in_calls
+from tests.services.ledger.worlds import (
+    ALICE,
+    CHANNEL,
+    add_channel,
+    add_order,
+    add_record,
+    mismatches,
+    open_ones,
+    reconcile,
+)
 
 WORLDS_EACH = 50
 # Days without and with a change of the clocks: of 23, 25, 23.5 hours, and zones that are off by quarters of an hour.
@@ -309,3 +323,27 @@ def test_whatever_changes_between_runs_each_mismatch_is_as_the_documentation_has
         watched.run()
         for _ in range(watched.rng.randint(0, 2)):
             watched.rng.choice([watched.change, watched.close_one])()
+
+
+def test_neighbouring_days_at_once_come_to_what_one_after_the_other_comes_to(books: Books) -> None:
+    rng, day = random.Random(5), date(2026, 11, 20)
+    days = [day + timedelta(days=off) for off in (-1, 0, 1)]
+    current_call.set(Call(service="tests", method="run_test", passport=ALICE, arguments={}))
+    go = in_calls(books, reconcile)
+    for turn in range(5):
+        world = World(rng, day, "UTC")
+        books.run(world.replace if turn else world.write)
+        with ThreadPoolExecutor(9) as pool:
+            outcomes = list(pool.map(go, days * 4))
+        assert {type(outcome) for outcome in outcomes} <= {dict, ReconciliationRunning}
+        for each in days:  # a run that waited for nobody may have seen the days beside it before they were done
+            go(each)
+        expected = {subject for each in days for subject in world.unfit(*day_bounds(each, "UTC"))}
+        assert books.run(open_ones) == expected
+        assert books.run(_acts_in_a_row) == []
+
+
+def _acts_in_a_row(session: Session) -> list[Any]:
+    """Return what was found twice, or healed twice, with nothing in between."""
+    acts = "select act, lag(act) over (partition by mismatch_id order by id) as act_before from mismatch_history"
+    return list(session.execute(sa.text(f"select * from ({acts}) as acts where act = act_before")))
