@@ -86,15 +86,10 @@ def list_statement_records(
     statement = _statement(session, statement_id)
     plan_for_these_values(session)
     c = upstream_records.c
-    # Its times lead to the few pages of the table that have its records; no index of a million rows by their
-    # statement has to be written for that.
-    conditions = [
-        c.statement_id == statement_id,
-        c.occurred_at.between(statement.first_occurred_at, statement.last_occurred_at),
-    ]
+    conditions = [c.statement_id == statement_id]
     named = {c.upstream_ref: upstream_ref, c.order_no: order_no, c.status: status}
     conditions += [column == value for column, value in named.items() if value is not None]
-    after, last = position(cursor, length=2) if cursor else _ends(session, conditions)
+    after, last = position(cursor, length=2) if cursor else _ends(session, statement, conditions)
     query = sa.select(upstream_records).where(*conditions, c.id > after, c.id <= last).order_by(c.id).limit(limit + 1)
     rows = session.execute(query).all()
     shown = rows[:limit]
@@ -104,11 +99,17 @@ def list_statement_records(
     }
 
 
-def _ends(session: Session, conditions: Conditions) -> tuple[int, int]:
-    """Return the numbers between which these records are, the first one excluded; each further page begins there."""
+def _ends(session: Session, statement: Any, conditions: Conditions) -> tuple[int, int]:
+    """Return the numbers between which a statement's records are, the first one excluded.
+
+    They are next to each other, or nearly so: each page is a short walk along the key from there on. Their times lead
+    to the part of the table that has them, so that no index of a million rows by their statement has to be written.
+    """
+    c = upstream_records.c
+    at = c.occurred_at.between(statement.first_occurred_at, statement.last_occurred_at)
     # A sum: for the column itself PostgreSQL would walk its key from the table's beginning.
-    number = upstream_records.c.id + 0
-    first, last = session.execute(sa.select(sa.func.min(number), sa.func.max(number)).where(*conditions)).one()
+    ends = sa.select(sa.func.min(c.id + 0), sa.func.max(c.id + 0)).where(*conditions, at)
+    first, last = session.execute(ends).one()
     return (0, 0) if first is None else (first - 1, last)
 
 
