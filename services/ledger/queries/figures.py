@@ -6,6 +6,7 @@ are read from the entries, and from the totals of archives, which know each quar
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -109,10 +110,13 @@ def periods(session: Session, days: Iterable[date], *, zone_name: str) -> tuple[
 def days_of_books(session: Session, zone_name: str) -> DayOf:
     """Return which day of the books an instant is of: that of the zone, unless closed days have it on another."""
 
+    @cache
+    def near(there: date) -> list[Period]:
+        return periods(session, (there - ONE_DAY, there, there + ONE_DAY), zone_name=zone_name)[0]
+
     def day_of(at: datetime) -> date:
         there = days_of(zone_name)(at)
-        near, _ = periods(session, (there - ONE_DAY, there, there + ONE_DAY), zone_name=zone_name)
-        return next((period.day for period in near if period.starts_at <= at < period.ends_at), there)
+        return next((period.day for period in near(there) if period.starts_at <= at < period.ends_at), there)
 
     return day_of
 

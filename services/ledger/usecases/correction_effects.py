@@ -66,21 +66,20 @@ def apply_correction(
         session.execute(sa.update(corrections).where(c.id == correction.id).values(status="applied", applied_at=_NOW))
     if is_reversal:
         session.execute(sa.update(corrections).where(c.id == content["reverses"]).values(status="reversed"))
-    merchant = {"merchant_id": order["merchant_id"]} if order and mismatch.merchant_id is None else {}
-    moved = move_mismatch(
-        session,
+    after = Status.OPEN if is_reversal else Status.CORRECTED
+    move_mismatch(
         passport,
         batch,
         mismatch,
-        Status.OPEN if is_reversal else Status.CORRECTED,
+        after,
         act="reverse" if is_reversal else "apply",
         reason=content["reason"],
         correction_id=correction.id,
-        **merchant,
+        made_for=order["merchant_id"] if order else None,
     )
     event = CorrectionReversed if is_reversal else CorrectionApplied
-    batch.tell(told_of(event, moved, correction, content, content["reason"]))
-    return str(moved.status)
+    batch.tell(told_of(event, mismatch, correction, content, content["reason"]))
+    return after.value
 
 
 def _change_order(

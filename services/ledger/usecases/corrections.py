@@ -20,7 +20,6 @@ from services.ledger.models.entries import accounts
 from services.ledger.models.mismatches import corrections, mismatches
 from services.ledger.models.statements import upstream_records
 from services.ledger.queries.corrections import content_view, get_correction
-from services.ledger.queries.figures import days_of_books
 from services.ledger.queries.pages import in_scope
 from services.ledger.usecases.correction_effects import Correction, apply_correction, changes_of, told_of
 from services.ledger.usecases.correction_sides import (
@@ -80,9 +79,8 @@ def preview_correction(
     if mismatch is None:
         raise MismatchNotFound
     state_after(mismatch.status, Verb.CORRECT)
-    content = _plan(
-        session, passport, mismatch, sides_of(session, mismatch, is_locked=False), to, said, new_order, terms
-    )
+    sides = sides_of(session, mismatch, is_locked=False)
+    content = _plan(session, passport, Batch(session), mismatch, sides, to, said, new_order, terms)
     view = content_view(content)
     refusal = _balances(session, passport, content, view["entries"])
     return {
@@ -142,7 +140,7 @@ def correct_mismatch(
     mismatch = lock_mismatch(session, passport, batch, mismatch_id)
     state_after(mismatch.status, Verb.CORRECT)
     sides = batch.sides(mismatch_id) or sides_of(session, mismatch, is_locked=True)
-    content = _plan(session, passport, mismatch, sides, to, said, new_order, terms)
+    content = _plan(session, passport, batch, mismatch, sides, to, said, new_order, terms)
     if mismatch.status == Status.PENDING_APPROVAL:
         void_proposal(session, mismatch_id)
     _, status = _propose_or_apply(session, passport, batch, mismatch, content, terms)
@@ -179,7 +177,6 @@ def approve_correction(
         raise ProposalOutdated
     _decide(session, passport, proposal, said)
     move_mismatch(
-        session,
         passport,
         batch,
         mismatch,
@@ -206,7 +203,7 @@ def reject_correction(session: Session, passport: Passport, batch: Batch, *, mis
     after = state_after(mismatch.status, Verb.REJECT)
     proposal = _lock_proposal(session, passport, mismatch)
     _decide(session, passport, proposal, said, status="rejected")
-    move_mismatch(session, passport, batch, mismatch, after, act="reject", reason=said, correction_id=proposal.id)
+    move_mismatch(passport, batch, mismatch, after, act="reject", reason=said, correction_id=proposal.id)
     batch.tell(told_of(CorrectionRejected, mismatch, _written(proposal), proposal.content, said))
     return after.value
 
@@ -237,7 +234,7 @@ def reverse_correction(
     state_after(mismatch.status, Verb.REVERSE)
     if _waiting(session, mismatch.id) is not None:
         raise ProposalPending
-    content = _plan_reversal(session, mismatch, done, said, terms)
+    content = _plan_reversal(session, batch, mismatch, done, said, terms)
     reversal_id, _ = _propose_or_apply(session, passport, batch, mismatch, content, terms)
     batch.flush()
     return get_correction(session, passport, correction_id=reversal_id)
@@ -246,6 +243,7 @@ def reverse_correction(
 def _plan(
     session: Session,
     passport: Passport,
+    batch: Batch,
     mismatch: Any,
     sides: Sides,
     to: str,
@@ -259,7 +257,7 @@ def _plan(
     if order_no is not None:
         made = order_to_make(session, passport, mismatch, sides.record, new_order, terms, order_no=order_no)
         sides = replace(sides, order=made)
-    return domain.plan(sides, to=to, reason=reason, day_of=days_of_books(session, terms.zone_name))
+    return domain.plan(sides, to=to, reason=reason, day_of=batch.day_of(terms.zone_name))
 
 
 def _plan_again(
@@ -270,17 +268,17 @@ def _plan_again(
         done = _lock_correction(session, proposal.reversal_of)
         if done.status != "applied":
             raise ProposalOutdated
-        return _plan_reversal(session, mismatch, done, proposal.reason, terms)
+        return _plan_reversal(session, batch, mismatch, done, proposal.reason, terms)
     order = proposal.content["order"]
     new_order = NewOrder(**{n: order[n] for n in ("merchant_id", "user_id", "kind")}) if order else NewOrder()
     sides = batch.sides(mismatch.id) or sides_of(session, mismatch, is_locked=True)
     try:
-        return _plan(session, passport, mismatch, sides, proposal.direction, proposal.reason, new_order, terms)
+        return _plan(session, passport, batch, mismatch, sides, proposal.direction, proposal.reason, new_order, terms)
     except (MismatchOutdated, NotCorrectable, OrderTermsRequired):
         raise ProposalOutdated from None
 
 
-def _plan_reversal(session: Session, mismatch: Any, done: Any, reason: str, terms: Terms) -> Content:
+def _plan_reversal(session: Session, batch: Batch, mismatch: Any, done: Any, reason: str, terms: Terms) -> Content:
     order_no = done.content["order"]["order_no"] if done.content["order"] else None
     order = order_side(session, order_no, mismatch.channel, is_locked=True) if order_no else None
     content = domain.plan_reversal(
@@ -289,7 +287,7 @@ def _plan_reversal(session: Session, mismatch: Any, done: Any, reason: str, term
         order=order,
         reason=reason,
         applied_at=done.applied_at,
-        day_of=days_of_books(session, terms.zone_name),
+        day_of=batch.day_of(terms.zone_name),
     )
     for record in content["records"]:
         _check_record(session, record, done.id)
@@ -342,7 +340,7 @@ def _propose_or_apply(
     is_standing = content["reverses"] is not None and mismatch.status == Status.CORRECTED
     after = Status.CORRECTED if is_standing else state_after(mismatch.status, Verb.PROPOSE)
     move_mismatch(
-        session, passport, batch, mismatch, after, act="propose", reason=content["reason"], correction_id=correction.id
+        passport, batch, mismatch, after, act="propose", reason=content["reason"], correction_id=correction.id
     )
     batch.tell(told_of(CorrectionProposed, mismatch, correction, content, content["reason"]))
     return correction.id, after.value

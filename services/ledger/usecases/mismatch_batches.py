@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.ledger.domain.corrections import Sides
+from services.ledger.domain.days import DayOf
+from services.ledger.queries.figures import days_of_books
 from shared import outbox
 from shared.events import Event
 
@@ -28,6 +30,7 @@ class Batch:
         self._mismatches: dict[str, Any] = {}
         self._sides: dict[str, Sides] = {}
         self._acted_on: set[str] = set()
+        self._day_of: DayOf | None = None
 
     def know(self, mismatches: dict[str, Any], sides: dict[str, Sides]) -> None:
         """Take in mismatches, locked, and what is known of their sides, by the mismatches' ids."""
@@ -61,6 +64,12 @@ class Batch:
     def sides(self, mismatch_id: str) -> Sides | None:
         """Return the sides of a mismatch that are known; None where they have to be read."""
         return self._sides.get(mismatch_id)
+
+    def day_of(self, zone_name: str) -> DayOf:
+        """Return which day of the books an instant is of."""
+        if self._day_of is None:
+            self._day_of = days_of_books(self._session, zone_name)
+        return self._day_of
 
     def add(self, statement: sa.Executable, row: dict[str, Any]) -> None:
         """Have a row written by a statement."""

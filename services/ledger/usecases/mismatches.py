@@ -54,19 +54,19 @@ def close_or_reopen(
     after = state_after(mismatch.status, verb)
     if mismatch.status == Status.PENDING_APPROVAL:
         void_proposal(session, mismatch_id)
-    row = move_mismatch(session, passport, batch, mismatch, after, act=verb.value, reason=said)
+    move_mismatch(passport, batch, mismatch, after, act=verb.value, reason=said)
     told = _EVENTS[verb](
-        mismatch_id=row.id,
-        kind=row.kind,
-        channel=row.channel,
-        order_no=row.order_no,
-        upstream_ref=row.upstream_ref,
-        merchant_id=row.merchant_id,
+        mismatch_id=mismatch.id,
+        kind=mismatch.kind,
+        channel=mismatch.channel,
+        order_no=mismatch.order_no,
+        upstream_ref=mismatch.upstream_ref,
+        merchant_id=mismatch.merchant_id,
         reason=said,
-        changes={"status": {"before": mismatch.status, "after": row.status}},
+        changes={"status": {"before": mismatch.status, "after": after.value}},
     )
     batch.tell(told)
-    return str(row.status)
+    return after.value
 
 
 def lock_mismatch(session: Session, passport: Passport, batch: Batch, mismatch_id: str) -> Any:
@@ -87,11 +87,21 @@ def void_proposal(session: Session, mismatch_id: str) -> None:
     session.execute(sa.update(corrections).where(*waiting).values(status="void", decided_at=_NOW))
 
 
+_MOVE: Final = (
+    sa.update(mismatches)
+    .where(mismatches.c.id == sa.bindparam("mismatch_id"))
+    .values(
+        status=sa.bindparam("after"),
+        resolution=sa.bindparam("resolved"),
+        merchant_id=sa.func.coalesce(mismatches.c.merchant_id, sa.bindparam("made_for", type_=sa.Text)),
+        version=mismatches.c.version + 1,
+        updated_at=_NOW,
+    )
+)
 _NOTE: Final = sa.insert(mismatch_history)
 
 
 def move_mismatch(
-    session: Session,
     passport: Passport,
     batch: Batch,
     mismatch: Any,
@@ -100,22 +110,23 @@ def move_mismatch(
     act: str,
     reason: str | None,
     correction_id: str | None = None,
-    **values: Any,
-) -> Any:
-    """Put a mismatch into a state, and note in its history what was done. Returns: its row."""
-    values |= {"status": after.value, "resolution": RESOLUTIONS.get(after)}
-    changing = (
-        sa.update(mismatches)
-        .where(mismatches.c.id == mismatch.id)
-        .values(**values, version=mismatches.c.version + 1, updated_at=_NOW)
-        .returning(mismatches)
-    )
-    row = session.execute(changing).one()
+    made_for: str | None = None,
+) -> None:
+    """Put a mismatch into a state, and note in its history what was done.
+
+    made_for: the merchant of the order that was made for it, where it has none yet.
+    """
+    moved = {
+        "mismatch_id": mismatch.id,
+        "after": after.value,
+        "resolved": RESOLUTIONS.get(after),
+        "made_for": made_for,
+    }
     noted = {
         "mismatch_id": mismatch.id,
         "act": act,
         "status_before": mismatch.status,
-        "status_after": row.status,
+        "status_after": after.value,
         "reason": reason,
         "correction_id": correction_id,
         "actor_id": passport.actor_id,
@@ -123,8 +134,8 @@ def move_mismatch(
         "actor_type": passport.actor_type,
         "request_id": passport.request_id,
     }
+    batch.add(_MOVE, moved)
     batch.add(_NOTE, noted)
-    return row
 
 
 def act_on_mismatches(
