@@ -66,6 +66,7 @@ def ledger_system() -> Iterator[LedgerSystem]:
             **os.environ,
             **{f"PASSPORT_KEY_{service.upper()}": key for service in SERVICES},
             "PASSPORT_KEY": key,
+            "CHANNEL_KEY": key,
             "PROBE_SIGNING_KEY": base64.b64encode(signing_key.private_bytes_raw()).decode(),
             "SPOOL_DIR": stack.enter_context(tempfile.TemporaryDirectory()),
             "LOG_LEVEL": "ERROR",

@@ -32,9 +32,9 @@ KINDS: Final = 6
 MISSING_UPSTREAM, MISSING_LOCAL, OTHER_AMOUNT, PENDING, FAILED, DUPLICATE = range(KINDS)
 BLOCK_BYTES: Final = 1024 * 1024
 PAUSE_SECONDS: Final = 0.1
-IMPORT_SECONDS_MAX: Final = 600
+IMPORT_SECONDS_MAX: Final = 1800
 
-_CHANNEL_ROW = f"insert into channels (code, name, kind) values ('{CHANNEL}', 'Alipay', 'statement')"
+CHANNEL_ROW: Final = f"insert into channels (code, name, kind) values ('{CHANNEL}', 'Alipay', 'statement')"
 _ORDERS = f"""
 insert into orders (order_no, merchant_id, holder_type, holder_id, kind, amount, currency, fraction_digits, channel,
     status, settled_at)
@@ -121,7 +121,7 @@ def _line(n: int, orders: int, order_no: str, *, more: bool = False, ref: str = 
 
 def _prepare(engine: sa.Engine, orders: int) -> None:
     with engine.begin() as connection:
-        connection.execute(sa.text(_CHANNEL_ROW))
+        connection.execute(sa.text(CHANNEL_ROW))
         connection.execute(sa.text(_ORDERS), {"orders": orders})
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("vacuum analyze orders")
@@ -163,17 +163,25 @@ def _blocks(path: Path) -> Iterator[bytes]:
 def run_once(system: LedgerSystem, statement: Path) -> Round:
     """Upload the statement, wait for its import, reconcile the day."""
     started = time.perf_counter()
-    begun = _send(system, "POST", f"/channels/{CHANNEL}/statements?format=csv", statement.open("rb"), "text/csv")
-    give_up_at = time.monotonic() + IMPORT_SECONDS_MAX
-    while (state := _send(system, "GET", f"/statements/{begun['statement_id']}"))["status"] != "imported":
-        if state["status"] != "importing" or time.monotonic() > give_up_at:
-            raise SystemExit(f"the statement is {state['status']}: {state}")
-        time.sleep(PAUSE_SECONDS)
+    import_statement(system, statement, "csv")
     imported = time.perf_counter()
     body = orjson.dumps({"channel": CHANNEL, "date": DAY})
     run = _send(system, "POST", "/reconciliations", body, "application/json")
     done = time.perf_counter()
     return Round(done - started, imported - started, done - imported, run["found"])
+
+
+def import_statement(system: LedgerSystem, statement: Path, format: str) -> int:
+    """Upload a statement and wait until it is imported. Returns: how many records are new."""
+    path = f"/channels/{CHANNEL}/statements?format={format}"
+    with statement.open("rb") as file:
+        begun = _send(system, "POST", path, file, "application/octet-stream")
+    give_up_at = time.monotonic() + IMPORT_SECONDS_MAX
+    while (state := _send(system, "GET", f"/statements/{begun['statement_id']}"))["status"] != "imported":
+        if state["status"] != "importing" or time.monotonic() > give_up_at:
+            raise SystemExit(f"the statement is {state['status']}: {state}")
+        time.sleep(PAUSE_SECONDS)
+    return int(state["rows_new"])
 
 
 def _send(system: LedgerSystem, method: str, path: str, body: Any = None, content_type: str = "") -> Any:
