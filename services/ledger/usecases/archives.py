@@ -31,6 +31,7 @@ from services.ledger.domain.orders import REFUND_TYPES
 from services.ledger.models.archives import archive_parts, archive_view, archived_openings, archives, sealed
 from services.ledger.models.entries import entries
 from services.ledger.row_digests import inserting
+from services.ledger.usecases.closed_days import SETTLING_TIME
 from shared import outbox
 from shared.contracts.archives import (
     ArchiveView,
@@ -115,7 +116,8 @@ def archive_entries(
     Emits: EntriesArchived.
     Locks: archiving; at its end, for as long as dropping a table takes, the whole log.
     """
-    if not is_over(month, today or utc_now().date()):
+    # What was posted in the month's last instant is to be seen by then.
+    if not is_over(month, today or (utc_now() - SETTLING_TIME).date()):
         raise MonthNotOver
     _begin(session)
     session.execute(sa.text("select prepare_archiving(:month)"), {"month": month})

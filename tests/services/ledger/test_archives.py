@@ -241,6 +241,19 @@ def test_month_that_is_not_over_stays(posted: Books) -> None:
         )
 
 
+@pytest.mark.parametrize(("minute", "error"), [(4, MonthNotOver), (6, MonthEmpty)])
+def test_month_leaves_when_what_was_posted_in_its_last_instant_is_seen(
+    books: Books, monkeypatch: pytest.MonkeyPatch, minute: int, error: type[Exception]
+) -> None:
+    monkeypatch.setattr(archives, "utc_now", lambda: datetime(2026, 2, 1, 0, minute, tzinfo=UTC))
+    with pytest.raises(error):
+        books.run(
+            lambda session: archives.archive_entries(
+                session, month=date(2026, 1, 1), reason="x", actor_id="a", actor_name="a"
+            )
+        )
+
+
 def test_months_leave_in_their_order(posted: Books) -> None:
     earlier = date(THIS_MONTH.year - 1, 1, 1)
     with pytest.raises(MonthEmpty):
