@@ -16,12 +16,14 @@ from services.ledger.domain.archives import entries_of
 from services.ledger.domain.orders import settled_type
 from services.ledger.domain.payments import Payment
 from services.ledger.sums import fold_deltas
+from services.ledger.usecases.corrections import reverse_correction
 from services.ledger.usecases.payments import Report, acting_for, find_order, take_report
 from shared.errors import ServiceError
 from shared.times import utc_now
 from tests.conftest import AURORA
 from tests.services.ledger.conftest import THRESHOLD, change, post_all, single
 from tests.services.ledger.mismatches import (
+    ALICE,
     ALWAYS_WAITS,
     CAROL,
     CHANNEL,
@@ -37,7 +39,7 @@ from tests.services.ledger.mismatches import (
     reject,
     reverse,
 )
-from tests.services.ledger.orders import create, fail, fund, refund, settle
+from tests.services.ledger.orders import account, create, fail, fund, refund, settle
 from tests.services.ledger.test_orders_properties import archive
 
 KINDS = ("recharge", "purchase", "renewal", "payment", "withdraw", "paid_reset")
@@ -70,6 +72,7 @@ steps = st.lists(
         st.tuples(st.just("reject"), places),
         st.tuples(st.just("reverse"), places, st.booleans()),
         st.tuples(st.just("reverse"), places, st.booleans()),
+        st.tuples(st.just("reverse any"), st.integers(0, 11)),
         st.tuples(st.just("fold")),
         st.tuples(st.just("archive")),
         st.tuples(st.just("rate"), st.sampled_from(("0", "2.5", "100"))),
@@ -162,13 +165,25 @@ class World:
         correct(self.session, self.mismatch(place, "open", "pending_approval"), to, terms=ALWAYS_WAITS, **mine)
 
     def approve(self, place: int) -> None:
-        approve(self.session, self.mismatch(place, "pending_approval", "corrected"), passport=CAROL)
+        """Approve, which moves what was proposed and nothing else."""
+        mismatch_id = self.mismatch(place, "pending_approval", "corrected")
+        waiting = sa.text("select content from corrections where mismatch_id = :id and status = 'proposed'")
+        content, before = self.session.scalar(waiting, {"id": mismatch_id}), account(self.session)[0]
+        approve(self.session, mismatch_id, passport=CAROL)
+        assert account(self.session)[0] - before == sum(entry["amount"] for entry in content["entries"])
 
     def reject(self, place: int) -> None:
         reject(self.session, self.mismatch(place, "pending_approval", "corrected"))
 
     def reverse(self, place: int, waits: bool) -> None:
         reverse(self.session, self.mismatch(place, "corrected"), terms=ALWAYS_WAITS if waits else TERMS)
+
+    def reverse_any(self, place: int) -> None:
+        """Reverse whichever correction, also one that was reversed, or that reverses, or that nobody applied."""
+        rows = self.session.execute(sa.text("select id, status, reversal_of from corrections order by id")).all()
+        one = rows[place % len(rows)]
+        reverse_correction(self.session, ALICE, correction_id=one.id, reason="Again.", terms=TERMS)
+        assert (one.status, one.reversal_of) == ("applied", None)
 
     def fold(self) -> None:
         fold_deltas(self.session)
@@ -232,6 +247,7 @@ CORRECTED = [
     *[("reverse", place, False) for place in (4, 3, 2, 1, 0)],
     ("archive",),
     *[("correct", 0, "upstream")] * 5,
+    *[("reverse any", place) for place in range(10)],
     ("archive",),
     *[("reverse", 0, False)] * 5,
     *[("correct", 0, "local")] * 5,
@@ -241,7 +257,7 @@ PROPOSED = [
     *[("propose", place, "upstream") for place in range(5)],
     ("refund", 3, 40),
     ("settle", 1),
-    *[("approve", 0)] * 5,
+    *[("approve", place) for place in range(5)],
     ("reverse", 0, True),
     ("reject", 0),
     ("reverse", 0, True),
