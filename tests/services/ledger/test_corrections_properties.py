@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from services.ledger.adapters.answers import Channel
 from services.ledger.domain.archives import entries_of
 from services.ledger.domain.orders import settled_type
-from services.ledger.domain.payments import Payment
+from services.ledger.domain.payments import Outcome, Payment
 from services.ledger.sums import fold_deltas
 from services.ledger.usecases.corrections import reverse_correction
 from services.ledger.usecases.payments import Report, acting_for, find_order, take_report
@@ -133,7 +133,8 @@ class World:
         with acting_for(channel) as passport:
             locked = find_order(self.session, channel, number, is_locked=True)
             report = Report(payment, "callback")
-            take_report(self.session, passport, channel, report, locked, threshold=THRESHOLD)
+            outcome = take_report(self.session, passport, channel, report, locked, threshold=THRESHOLD)
+        assert outcome is not Outcome.SETTLED or (locked.status, locked.amount) == ("pending", said)
 
     def change(self, code: int | None, amount: int, place: int) -> None:
         """Post past an order, with its number, what settles it or a refund: that is refused."""
