@@ -43,14 +43,17 @@ def run_beside(addresses: Mapping[str, str], *commands: Sequence[str]) -> int:
     environment.pop("COUNTINGHOUSE_HOME", None)
     with ExitStack() as stack:
         running: list[tuple[subprocess.Popen[bytes], IO[bytes] | None]] = []
-        for command in commands:
-            output = stack.enter_context(tempfile.TemporaryFile()) if running else None
-            # A session of its own: a terminal's Ctrl-C reaches it through us, once.
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, start_new_session=True, stdout=output, stderr=output
-            )
-            running.append((stack.enter_context(process), output))
+        with _interrupts_noted() as interrupts:
+            for command in commands:
+                output = stack.enter_context(tempfile.TemporaryFile()) if running else None
+                # A session of its own: a terminal's Ctrl-C reaches it through us, once.
+                process = subprocess.Popen(
+                    command, cwd=ROOT, env=environment, start_new_session=True, stdout=output, stderr=output
+                )
+                running.append((stack.enter_context(process), output))
         try:
+            if interrupts:
+                raise KeyboardInterrupt
             return next((code for code in [_end(*each) for each in running] if code), 0)
         except KeyboardInterrupt:
             for process, _ in running:
@@ -58,6 +61,17 @@ def run_beside(addresses: Mapping[str, str], *commands: Sequence[str]) -> int:
             for process, _ in running:
                 process.wait(ENDING_SECONDS_MAX)
             raise
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[list[int]]:
+    """Note a Ctrl-C in place of carrying it out: between a process and its place in a list it would be lost on it."""
+    noted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end(process: subprocess.Popen[bytes], output: IO[bytes] | None) -> int:

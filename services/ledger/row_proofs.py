@@ -64,8 +64,9 @@ select format('Order %s is not what its last act made of it.', o.order_no) as de
  where l.order_digest is distinct from sha256({content_of(orders, "o")})
  order by o.id
 """
-# What an order says that it gave back is what its refunds gave back, less what corrections took back of it. An order
-# of a kind that has no refund is refunded by the platform alone, and then by a correction of another type.
+# What an order says that it gave back is what its refunds gave back, less what corrections took back of it; of one that
+# says nothing, a refund may have been posted before there was an order, but none taken back. An order of a kind that
+# has no refund is refunded by the platform alone, and then by a correction of another type.
 _REFUNDS: Final = f"""
 with given_back as (
     select merchant_id, order_no, currency, sum(amount) as amount
@@ -81,8 +82,8 @@ select format('Order %s says that %s was given back; its entries say %s.', o.ord
               coalesce(g.amount, 0)) as detail, o.merchant_id
   from orders o
        left join given_back g on g.merchant_id = o.merchant_id and g.order_no = o.order_no and g.currency = o.currency
- where o.refunded > 0 and o.kind in ({", ".join(f"'{kind}'" for kind in sorted(REFUNDABLE))})
-   and o.refunded <> coalesce(g.amount, 0)
+ where o.kind in ({", ".join(f"'{kind}'" for kind in sorted(REFUNDABLE))})
+   and o.refunded <> coalesce(g.amount, 0) and (o.refunded > 0 or g.amount < 0)
  order by o.id
 """
 _TRANSFERS: Final = f"""
@@ -122,6 +123,7 @@ select format('Correction %s is not what its mismatch''s history says of it.', c
                          where h.correction_id = c.id and h.act in ('approve', 'reject')
                            and h.actor_id = c.decided_by and h.actor_name = c.decided_by_name
                            and h.reason is not distinct from c.decided_reason))
+    or c.status not in ('proposed', 'rejected', 'void', 'applied', 'reversed')
     or (c.decided_by is null and num_nonnulls(c.decided_by_name, c.decided_reason) > 0)
     or (c.decided_by is null
         and exists (select from mismatch_history h

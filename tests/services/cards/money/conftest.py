@@ -175,9 +175,10 @@ def desk(engine_of: Callable[[str], sa.Engine], ledger_engine: sa.Engine, cipher
     ledger = Ledger(ledger_engine)
     ledger.fund("1000.00")
     yield Desk(engine, ledger, cipher)
+    sums = "posting_deltas, system_account_totals, hourly_totals"
     for database, tables in (
         (engine, "cards, outbox, merchant_copies, idempotency_keys"),
-        (ledger_engine, "accounts, entries, card_transfers, posting_deltas, system_account_totals, hourly_totals"),
+        (ledger_engine, f"accounts, entries, card_transfers, verified_accounts, {sums}"),
     ):
         with database.begin() as connection:
             connection.execute(sa.text(f"truncate {tables} cascade"))
