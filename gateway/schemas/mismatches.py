@@ -6,6 +6,7 @@ from marshmallow import validate
 
 from gateway.schemas import fields
 from gateway.schemas.base import PageQuery, ReasonSchema, Schema, TimeRangeQuery
+from gateway.schemas.statements import UPSTREAM_REF_LENGTH_MAX
 from shared.contracts.mismatches import BULK_MISMATCHES_MAX
 
 KINDS: Final = (
@@ -26,7 +27,6 @@ DIRECTIONS: Final = ("upstream", "local")
 CORRECTION_STATUSES: Final = ("proposed", "rejected", "void", "applied", "reversed")
 BUCKETS: Final = ("recharge", "withdrawal", "consumption", "resets", "refund", "fees")
 ORDER_KINDS: Final = ("recharge", "purchase", "renewal", "payment", "withdraw", "paid_reset")
-UPSTREAM_REF_LENGTH_MAX: Final = 128
 
 
 class DifferingFieldSchema(Schema):

@@ -6,13 +6,12 @@ from gateway.schemas import fields
 from gateway.schemas.base import PageQuery, Schema, TimeRangeQuery
 from gateway.schemas.ledger import EntrySchema
 from gateway.schemas.mismatches import MismatchSchema
-from gateway.schemas.statements import UpstreamRecordSchema
+from gateway.schemas.statements import UPSTREAM_REF_LENGTH_MAX, UpstreamRecordSchema
 
 KINDS: Final = ("recharge", "purchase", "renewal", "payment", "withdraw", "paid_reset")
 STATUSES: Final = ("pending", "failed", "settled", "partially_refunded", "refunded")
 ACTS: Final = ("create", "settle", "fail", "refund", "correct")
 FEE_SOURCES: Final = ("channel", "parameter")
-UPSTREAM_REF_LENGTH_MAX: Final = 128
 
 
 class NewOrderSchema(Schema):
