@@ -160,13 +160,27 @@ def _administer(server_url: str, statement: str) -> None:
         connection.execute(sa.text(statement))
 
 
-@pytest.fixture
-def own_engine(server_url: str) -> Iterator[sa.Engine]:
-    """An engine on a ledger that only this test has, for what commits or tampers."""
+@contextmanager
+def own_ledger(server_url: str) -> Iterator[sa.Engine]:
+    """Give an engine on a migrated ledger that nobody else has."""
     with own_database(server_url) as url:
         engine = sa.create_engine(url, pool_size=40, connect_args={"options": "-c timezone=UTC"})
         yield engine
         engine.dispose()
+
+
+@pytest.fixture
+def own_engine(server_url: str) -> Iterator[sa.Engine]:
+    """An engine on a ledger that only this test has, for what commits or tampers."""
+    with own_ledger(server_url) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def engine(server_url: str) -> Iterator[sa.Engine]:
+    """An engine on a ledger that only this module has: its tests commit."""
+    with own_ledger(server_url) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from shared.errors import InvalidRequest, ServiceError
 from shared.rpc.wire import current_call
 from tests.conftest import AURORA, BOREALIS, person
 from tests.services.ledger.channels import CIPHER, SECRET, new_secret, register
-from tests.services.ledger.conftest import THRESHOLD, Books, own_database
+from tests.services.ledger.conftest import THRESHOLD, Books
 from tests.services.ledger.orders import ALICE, add_merchants, create, fail, fund, refund, settle
 from tests.services.ledger.platform import QueryApi, payment, query_api, signed
 
@@ -63,15 +63,6 @@ class CallbackBooks(Books):
             "select envelope::json -> 'payload' ->> 'outcome', envelope::json -> 'actor' ->> 'id' from outbox"
             " where routing_key = 'ledger.UpstreamReported' order by id"
         )
-
-
-@pytest.fixture(scope="module")
-def engine(server_url: str) -> Iterator[sa.Engine]:
-    """An engine on a ledger that only these tests have."""
-    with own_database(server_url) as url:
-        engine = sa.create_engine(url, pool_size=40, connect_args={"options": "-c timezone=UTC"})
-        yield engine
-        engine.dispose()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -29,19 +29,10 @@ from shared.errors import IdempotencyKeyReused, InvalidRequest
 from shared.paging import InvalidCursor, encode_cursor
 from shared.passport import Passport
 from tests.conftest import person
-from tests.services.ledger.conftest import Books, own_database
+from tests.services.ledger.conftest import Books
 from tests.services.ledger.orders import add_merchants, create, events
 from tests.services.ledger.statements import ALICE, HEADER, add, records, row, send, take
 from tests.services.ledger.worlds import CHANNEL, add_channel
-
-
-@pytest.fixture(scope="module")
-def engine(server_url: str) -> Iterator[sa.Engine]:
-    """An engine on a ledger that only these tests have: they commit."""
-    with own_database(server_url) as url:
-        engine = sa.create_engine(url, pool_size=20, connect_args={"options": "-c timezone=UTC"})
-        yield engine
-        engine.dispose()
 
 
 @pytest.fixture

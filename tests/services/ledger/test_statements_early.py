@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
 from contextvars import copy_context
 from typing import Any
 
@@ -14,21 +13,12 @@ from services.ledger.usecases import statement_import, statements
 from services.ledger.usecases.statement_import import import_next_statement
 from shared.contracts.statements import StatementAlreadyImported
 from tests.e2e.conftest import eventually
-from tests.services.ledger.conftest import Books, own_database
+from tests.services.ledger.conftest import Books
 from tests.services.ledger.orders import events
 from tests.services.ledger.statements import ALICE, HEADER, add, records, row, take
 from tests.services.ledger.worlds import CHANNEL, add_channel
 
 ROWS_A_PIECE = 50
-
-
-@pytest.fixture(scope="module")
-def engine(server_url: str) -> Iterator[sa.Engine]:
-    """An engine on a ledger that only these tests have: they commit."""
-    with own_database(server_url) as url:
-        engine = sa.create_engine(url, pool_size=20, connect_args={"options": "-c timezone=UTC"})
-        yield engine
-        engine.dispose()
 
 
 @pytest.fixture

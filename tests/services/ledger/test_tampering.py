@@ -24,7 +24,7 @@ from shared.errors import ServiceError
 from shared.rpc.wire import current_call
 from shared.times import utc_now
 from tests.conftest import AURORA, BOREALIS
-from tests.services.ledger.conftest import THRESHOLD, Books, call_of, change, own_database, post_all, single
+from tests.services.ledger.conftest import THRESHOLD, Books, call_of, change, own_ledger, post_all, single
 from tests.services.ledger.mismatches import (
     ALICE,
     ALWAYS_WAITS,
@@ -147,13 +147,11 @@ def correct_some(session: Session) -> None:
 @pytest.fixture(scope="module")
 def tampered(server_url: str) -> Iterator[sa.Engine]:
     """Books with all there is, in which nothing keeps a superuser from writing what they like."""
-    with own_database(server_url) as url:
-        engine = sa.create_engine(url, connect_args={"options": "-c timezone=UTC"})
+    with own_ledger(server_url) as engine:
         token = current_call.set(call_of(ALICE))
         _write_books(Books(engine))
         current_call.reset(token)
         yield engine
-        engine.dispose()
 
 
 def _write_books(books: Books) -> None:

@@ -21,7 +21,7 @@ from shared.passport import Passport
 from shared.rpc.wire import Answer, Call, current_call
 from tests.conftest import AURORA, person
 from tests.services.cards.conftest import add_merchants
-from tests.services.ledger.conftest import THRESHOLD, change, own_database, post_all, single
+from tests.services.ledger.conftest import THRESHOLD, change, own_ledger, post_all, single
 
 ALICE = person("Alice", "administrator", None)
 
@@ -161,10 +161,8 @@ class Desk:
 @pytest.fixture(scope="module")
 def ledger_engine(server_url: str) -> Iterator[sa.Engine]:
     """An engine on a ledger that only this module has."""
-    with own_database(server_url) as url:
-        engine = sa.create_engine(url, pool_size=40, connect_args={"options": "-c timezone=UTC"})
+    with own_ledger(server_url) as engine:
         yield engine
-        engine.dispose()
 
 
 @pytest.fixture
