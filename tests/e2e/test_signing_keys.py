@@ -1,10 +1,10 @@
 """The key that signs access tokens is changed while everything runs, and no request is refused for it."""
 
 import os
+import secrets
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from typing import Any
 
@@ -91,7 +91,7 @@ def test_new_key_takes_over_and_nobody_is_refused(platform: Platform) -> None:
 
 
 def _person(platform: Platform) -> dict[str, str]:
-    username, password = f"keys-{time.monotonic_ns()}", "violet kettle harbour"
+    username, password = f"keys-{secrets.token_hex(4)}", "violet kettle harbour"
     made = platform.admin.post("/users", {"username": username}).json()
     api = platform.anonymous.signed_in(username, made["temporary_password"])
     body = {"current_password": made["temporary_password"], "new_password": password}

@@ -11,9 +11,9 @@ from services.ledger.usecases.forgetting import forget_upstream_messages
 from shared.contracts.settings import PARAMETERS
 from shared.times import duration_seconds
 from tests.services.ledger.platform import QueryApi, payment
-from tests.services.ledger.test_callbacks import CallbackBooks, books, engine, platform
+from tests.services.ledger.test_callbacks import CallbackBooks, books, platform
 
-__all__ = ["books", "engine", "platform"]  # the fixtures
+__all__ = ["books", "platform"]  # the fixtures
 
 KEPT = timedelta(days=30)
 

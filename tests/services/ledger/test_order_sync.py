@@ -13,9 +13,9 @@ from shared.rpc.wire import Call
 from tests.conftest import AURORA, BOREALIS, person
 from tests.services.ledger.channels import CIPHER
 from tests.services.ledger.platform import QueryApi, payment
-from tests.services.ledger.test_callbacks import CallbackBooks, books, engine, platform
+from tests.services.ledger.test_callbacks import CallbackBooks, books, platform
 
-__all__ = ["books", "engine", "platform"]  # the fixtures
+__all__ = ["books", "platform"]  # the fixtures
 
 ALICE = person("Alice", "administrator", None)
 

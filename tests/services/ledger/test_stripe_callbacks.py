@@ -3,6 +3,7 @@
 Stripe is the simulated platform's account `stripe`, over real HTTP.
 """
 
+import secrets
 import time
 from collections.abc import Iterator
 from contextvars import copy_context
@@ -22,9 +23,9 @@ from simulators.serving import Serving
 from tests.services.ledger.channels import CIPHER, register
 from tests.services.ledger.platform import payment as said_of
 from tests.services.ledger.platform import signed
-from tests.services.ledger.test_callbacks import CallbackBooks, books, engine
+from tests.services.ledger.test_callbacks import CallbackBooks, books
 
-__all__ = ["books", "engine"]  # the fixtures
+__all__ = ["books"]  # the fixtures
 
 SECRET, OTHER = "whsec_" + "Xz4" * 11, "whsec_" + "0f" * 32
 CHANNEL = "cards-abroad"
@@ -47,7 +48,7 @@ def event(order_no: str | None, *, type: str = "payment_intent.succeeded", **fie
         "id": "pi_1", "object": "payment_intent", "amount": 1000, "amount_received": 1000, "currency": "usd",
         "status": "succeeded", "created": 1763971200, "metadata": {"order_no": order_no}, "latest_charge": "ch_1",
     } | fields  # fmt: skip
-    return {"id": f"evt_{time.monotonic_ns()}", "object": "event", "type": type, "data": {"object": intent}}
+    return {"id": f"evt_{secrets.token_hex(8)}", "object": "event", "type": type, "data": {"object": intent}}
 
 
 def receive(books: CallbackBooks, content: Any, *, code: str = CHANNEL, header: str | None = None, **how: Any) -> Any:
